@@ -1,0 +1,39 @@
+"""What every room's spec is made of."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)")
+
+
+class Part(BaseModel):
+    """A part of the spec: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def seconds(duration: str) -> float:
+    """`"90s"`, `"2h"`, `"7d"`, `"500ms"` in seconds.
+
+    Raises:
+        ValueError: not a number followed by ms, s, m, h, d or w.
+    """
+    match = _DURATION.fullmatch(duration.strip())
+    if match is None:
+        raise ValueError(
+            f"a duration is a number and one of {', '.join(_UNITS)} (like 30m), but got {duration!r}"
+        )
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _checked(duration: str) -> str:
+    seconds(duration)
+    return duration
+
+
+Duration = Annotated[str, AfterValidator(_checked)]

@@ -1,0 +1,27 @@
+"""The spec of tracking."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from raymill.specs import Part
+
+
+class TrackingSpec(Part):
+    """Where runs and models are recorded. `uri: null` is SQLite in the raymill home."""
+
+    uri: str | None = None
+    experiment: Annotated[str, Field(min_length=1)] | None = None  # None: the spec's name
+    promote: Literal["auto", "manual"] = "auto"  # auto: a model that passes becomes champion
+
+    @field_validator("uri")
+    @classmethod
+    def _no_file_store(cls, uri: str | None) -> str | None:
+        if uri is not None and (uri.startswith("file:") or "://" not in uri):
+            raise ValueError(
+                f"tracking.uri is sqlite:///..., postgresql://..., mysql://... or http(s)://...; "
+                f"MLflow no longer takes folders, but got {uri!r}"
+            )
+        return uri

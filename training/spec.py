@@ -1,0 +1,79 @@
+"""The specs of the model and of its training."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from raymill.specs import Part
+
+from .params import FAMILY_PARAMS, is_factory
+
+
+class ModelSpec(Part):
+    """The model: `family` and, beside it, that family's own parameters.
+
+    `auto` takes `mlp` for tables and `cnn` for images. `package.module:factory` is a function of
+    the project's own: it is called as `factory(schema, **params)` and returns a `torch.nn.Module`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+
+    family: str = "auto"
+
+    @model_validator(mode="after")
+    def _known(self) -> ModelSpec:
+        if is_factory(self.family) or (self.family == "auto" and not self.params):
+            return self
+        if self.family == "auto":
+            raise ValueError("model parameters need model.family: name one of "
+                             + ", ".join(FAMILY_PARAMS))
+        if self.family not in FAMILY_PARAMS:
+            near = difflib.get_close_matches(self.family, FAMILY_PARAMS, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise ValueError(
+                f"model.family must be auto, {', '.join(FAMILY_PARAMS)} or package.module:factory,"
+                f" but got {self.family!r}{hint}"
+            )
+        FAMILY_PARAMS[self.family].model_validate(self.params)
+        return self
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """What the spec says beside `family`."""
+        return dict(self.__pydantic_extra__ or {})
+
+    def resolved(self, family: str) -> dict[str, Any]:
+        """The full parameters of `family`: the spec's, and the defaults of the others."""
+        if family not in FAMILY_PARAMS:
+            return self.params
+        return FAMILY_PARAMS[family].model_validate(self.params).model_dump()
+
+
+class TrainingSpec(Part):
+    """How the model is trained. `batch_size` is global: over all workers."""
+
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 30
+    batch_size: Annotated[int, Field(ge=1)] = 256
+    lr: Annotated[float, Field(gt=0, le=10)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = 1e-2
+    schedule: Literal["constant", "cosine", "one_cycle"] = "cosine"
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05  # share of all steps
+    clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    class_weights: Literal["none", "balanced"] | dict[str, float] = "none"
+    patience: Annotated[int, Field(ge=1)] | None = 6  # epochs without a better validation metric
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    workers: Annotated[int, Field(ge=1, le=4096)] = 1
+    cpus_per_worker: Annotated[float, Field(gt=0)] | None = None  # None: an equal share
+    gpu: Literal["auto", "never", "require"] = "auto"
+    max_failures: Annotated[int, Field(ge=0)] = 3
+    seed: Annotated[int, Field(ge=0)] = 0
+    loop: str | None = None  # the user's own package.module:loop
+
+    @model_validator(mode="after")
+    def _loop_names_code(self) -> TrainingSpec:
+        if self.loop is not None and not is_factory(self.loop):
+            raise ValueError(f"training.loop must be package.module:loop, but got {self.loop!r}")
+        return self
