@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError, field_validator, model_validator
@@ -22,10 +21,10 @@ from raymill.tracking.spec import TrackingSpec
 from raymill.training.params import FAMILY_PARAMS, is_factory
 from raymill.training.spec import ModelSpec, TrainingSpec
 from raymill.tuning.spec import Dimension, TuningSpec
+from raymill.yamls import Loader, Marks, Place, did_you_mean, problems, read_yaml, walk
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-MAX_BYTES, MAX_DEPTH = 1_000_000, 32
-Place = tuple[str | int, ...]
+CURE = "Three keys suffice: name, data.source, data.target; raymill init writes them for you."
 
 
 class Spec(Part):
@@ -90,104 +89,6 @@ def _field_type(path: str, family: str) -> Any:
     return Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation
 
 
-def did_you_mean(word: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's scalars (1e-3 is a number, `no` a word, a date a word); no aliases."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            event = self.get_event()
-            raise yaml.MarkedYAMLError(problem="aliases (*name) are not taken in a spec",
-                                       problem_mark=event.start_mark)
-        return super().compose_node(parent, index)
-
-
-_Loader.yaml_implicit_resolvers = {}
-for _tag, _pattern, _first in (
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?[0-9][0-9_]*", "-+0123456789"),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf)|\.(nan|NaN)",
-     "-+.0123456789"),
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"),
-                                  list(_first))
-
-
-def _walk(node: yaml.Node, place: Place, marks: dict[Place, tuple[int, int]], name: str) -> Any:
-    """The value of `node`, its places put in `marks`; duplicate keys and deep nests are refused."""
-    marks.setdefault(place, (node.start_mark.line + 1, node.start_mark.column + 1))
-    if len(place) > MAX_DEPTH:
-        raise SpecError(Problem(rule=f"a spec nests at most {MAX_DEPTH} levels", where=name))
-    if isinstance(node, yaml.SequenceNode):
-        return [_walk(child, (*place, i), marks, name) for i, child in enumerate(node.value)]
-    if isinstance(node, yaml.MappingNode):
-        result: dict[str, Any] = {}
-        for key_node, child in node.value:
-            key = str(key_node.value)
-            mark = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
-            if key in result:
-                raise SpecError(Problem(rule=f"a key stands once, but {key!r} stands twice",
-                                        where=f"{name}:{mark[0]}:{mark[1]}",
-                                        cure="Remove one of the two."))
-            marks[(*place, key)] = mark
-            result[key] = _walk(child, (*place, key), marks, name)
-        return result
-    loader = _Loader("")
-    try:
-        if not node.tag.startswith("tag:yaml.org,2002:"):
-            raise ValueError(f"tags like {node.tag} are not taken")
-        return loader.construct_object(node, deep=True)  # type: ignore[no-untyped-call]
-    except (ValueError, yaml.YAMLError) as error:
-        where = f"{name}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
-        raise SpecError(Problem(rule="a value must be plain YAML", got=str(error).split("\n")[0],
-                                where=where)) from None
-    finally:
-        loader.dispose()  # type: ignore[no-untyped-call]
-
-
-def read_yaml(path: Path) -> tuple[dict[str, Any], dict[Place, tuple[int, int]]]:
-    """The mapping in a YAML file and the (line, column) of each of its places, from 1.
-
-    Raises:
-        SpecError: missing, too large, not UTF-8, not YAML, not a mapping, or with a key twice.
-    """
-    name = str(path)
-    try:
-        raw = path.read_bytes()
-        if len(raw) > MAX_BYTES:
-            raise SpecError(Problem(rule=f"a spec has at most {MAX_BYTES:,} bytes",
-                                    got=f"{len(raw):,}", where=name))
-        node = yaml.compose(raw.decode("utf-8"), Loader=_Loader)
-    except FileNotFoundError:
-        raise SpecError(Problem(rule="the spec file must exist", got=name,
-                                cure="Write one with: raymill init NAME --data FILE --target "
-                                     "COLUMN")) from None
-    except OSError as error:
-        raise SpecError(Problem(rule="the spec must be a readable file", got=str(error),
-                                where=name)) from None
-    except UnicodeDecodeError as error:
-        raise SpecError(Problem(rule="a spec is UTF-8 text", got=f"byte {error.start} that is not",
-                                where=name, cure="Save it as UTF-8.")) from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
-        raise SpecError(Problem(rule=f"the spec must be YAML: {error.problem}", where=place,
-                                cure="Check the indentation and the colons there.")) from None
-    except yaml.YAMLError as error:
-        raise SpecError(Problem(rule="the spec must be YAML", got=str(error).split("\n")[0],
-                                where=name)) from None
-    if not isinstance(node, yaml.MappingNode):
-        raise SpecError(Problem(rule="a spec is a mapping of keys to values", where=name,
-                                cure="Three keys suffice: name, data.source, data.target."))
-    marks: dict[Place, tuple[int, int]] = {}
-    return _walk(node, (), marks, name), marks
-
-
 def apply_overrides(document: dict[str, Any], overrides: Sequence[str]) -> set[Place]:
     """Set `a.b=c` in `document`, c read as YAML; the places set.
 
@@ -201,10 +102,10 @@ def apply_overrides(document: dict[str, Any], overrides: Sequence[str]) -> set[P
             raise SpecError(Problem(rule="--set takes a.b=value", got=repr(override)))
         keys = _keys(dotted)
         try:
-            node = yaml.compose(text, Loader=_Loader)
+            node = yaml.compose(text, Loader=Loader)
         except yaml.YAMLError:
             node = yaml.ScalarNode("tag:yaml.org,2002:str", text, None, None)
-        value = _walk(node, (), {}, f"--set {override}") if node is not None else None
+        value = walk(node, (), {}, f"--set {override}") if node is not None else None
         spot = document
         for key in keys[:-1]:
             below = spot.setdefault(key, {})
@@ -226,9 +127,9 @@ def _keys(dotted: str) -> list[str]:
 
 def validate(
     document: Mapping[str, Any],
-    marks: Mapping[Place, tuple[int, int]],
+    marks: Marks,
     file: str,
-    overridden: set[Place] = frozenset(),  # type: ignore[assignment]
+    overridden: Collection[Place] = (),
 ) -> Spec:
     """The spec in `document`.
 
@@ -238,71 +139,7 @@ def validate(
     try:
         return Spec.model_validate(document)
     except ValidationError as error:
-        problems = [_problem(e, marks, file, overridden) for e in _distinct(error)]
-        raise SpecError(problems) from None
-
-
-def _distinct(error: ValidationError) -> Iterator[Any]:
-    """One error a place: a union reports one for each of its members."""
-    seen: set[tuple[Any, ...]] = set()
-    for item in error.errors(include_url=False):
-        place = _spec_place(item["loc"])
-        if place not in seen:
-            seen.add(place)
-            yield item
-
-
-def _spec_place(loc: tuple[str | int, ...]) -> Place:
-    """Pydantic's `loc` without the names of union members and validators."""
-    return tuple(
-        part for part in loc
-        if isinstance(part, int) or not re.search(r"[\[\(]|^(str|int|float|bool|dict|list)$", part)
-    )
-
-
-def _problem(
-    item: Any, marks: Mapping[Place, tuple[int, int]], file: str, overridden: set[Place]
-) -> Problem:
-    place = _spec_place(item["loc"])
-    dotted = ".".join(map(str, place))
-    if any(place[: len(o)] == o[: len(place)] for o in overridden) and place:
-        where = f"--set {dotted}"
-    else:
-        spot: Place = place
-        while spot and spot not in marks:
-            spot = spot[:-1]
-        line, column = marks.get(spot, (1, 1))
-        where = f"{file}:{line}:{column}"
-    kind = item["type"]
-    if kind == "extra_forbidden":
-        known = _known_keys(place[:-1])
-        return Problem(rule=f"unknown key {dotted!r}{did_you_mean(str(place[-1]), known)}",
-                       where=where, cure=f"Known here: {', '.join(known)}.")
-    if kind == "missing":
-        return Problem(rule=f"{dotted} is required", where=where, cure=f"Add the key {dotted}.")
-    if kind == "value_error":
-        rule, _, got = str(item["ctx"]["error"]).partition(", but got ")
-        return Problem(rule=f"{dotted}: {rule}" if dotted else rule, got=got, where=where)
-    message = item["msg"][0].lower() + item["msg"][1:]
-    got = json.dumps(item["input"], default=str)
-    return Problem(rule=f"{dotted}: {message}", got=got if len(got) < 80 else got[:77] + "...",
-                   where=where)
-
-
-def _known_keys(place: Place) -> list[str]:
-    """The keys that the spec takes at `place`."""
-    model: Any = Spec
-    for part in place:
-        info = getattr(model, "model_fields", {}).get(part)
-        annotation = info.annotation if info is not None else None
-        for candidate in (annotation, *get_args(annotation)):
-            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-                model = candidate
-                break
-        else:
-            args = get_args(annotation)
-            model = args[-1] if get_origin(annotation) is dict and args else model
-    return list(getattr(model, "model_fields", {}))
+        raise SpecError(problems(error, marks, file, Spec, overridden)) from None
 
 
 def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
@@ -311,7 +148,7 @@ def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
     Raises:
         SpecError: with every problem at once, each with file:line:column, rule, value and cure.
     """
-    document, marks = read_yaml(Path(path))
+    document, marks = read_yaml(Path(path), cure=CURE)
     places = apply_overrides(document, overrides)
     return validate(document, marks, str(path), places)
 
