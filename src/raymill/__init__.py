@@ -1,1 +1,36 @@
-"""raymill."""
+"""raymill: from a data set and one spec file to a tuned, tracked, gated and autoscaled service.
+
+    >>> import raymill
+    >>> spec = raymill.load_spec("fraud/raymill.yaml")     # doctest: +SKIP
+    >>> result = raymill.run(spec)                         # doctest: +SKIP
+    >>> raymill.load_model("fraud@champion").predict(df)   # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = [
+    "Spec",
+    "__version__",
+    "evaluate",
+    "load_model",
+    "load_spec",
+    "run",
+    "serve",
+    "train",
+    "tune",
+]
+
+if TYPE_CHECKING:
+    from .api import Spec, evaluate, load_model, load_spec, run, serve, train, tune
+
+
+def __getattr__(name: str) -> Any:
+    """Load the API when it is first used: `raymill --help` must not wait for torch."""
+    if name in __all__:
+        from . import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'raymill' has no attribute {name!r}")

@@ -1,0 +1,7 @@
+"""`python -m raymill`."""
+
+import sys
+
+from raymill.cli import main
+
+sys.exit(main())

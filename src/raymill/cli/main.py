@@ -1,0 +1,197 @@
+"""Reads the command line, calls the verb, and turns every outcome into an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any, NoReturn
+
+from raymill import __version__
+from raymill.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    Problem,
+    RaymillError,
+    UsageError,
+)
+
+Verb = Callable[[argparse.Namespace], Any]
+
+EPILOG = """\
+exit codes: 0 ok, 1 failed, 2 bad spec, data or usage, 3 refused by a gate, 130 interrupted
+state lives in .raymill/ of the working folder; RAYMILL_HOME moves it
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(
+            Problem(rule=message, where=self.prog, cure=f"See: {self.prog} --help")
+        )
+
+
+def _spec_verb(verbs: Any, name: str, help_: str, module: str) -> argparse.ArgumentParser:
+    parser = _verb(verbs, name, help_, module)
+    parser.add_argument("spec", metavar="SPEC", help="the spec file, like fraud/raymill.yaml")
+    _add_set(parser)
+    return parser
+
+
+def _add_set(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="A.B=C",
+        help="override a key of the spec (repeatable)",
+    )
+
+
+def _verb(verbs: Any, name: str, help_: str, module: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(name, help=help_, description=help_)
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    parser.set_defaults(module=module, function=name)
+    return parser
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = _Parser(
+        prog="raymill", epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="From a data set and one spec file to a tuned, tracked, gated and autoscaled "
+        "PyTorch service on Ray.",
+    )
+    parser.add_argument("--version", action="version", version=f"raymill {__version__}")
+    verbs = parser.add_subparsers(metavar="VERB", parser_class=_Parser)
+    _add_project_verbs(verbs)
+    _add_model_verbs(verbs)
+    _add_serving_verbs(verbs)
+    return parser
+
+
+def _add_project_verbs(verbs: Any) -> None:
+    init = _verb(verbs, "init", "write a spec and a contract from the data", "init")
+    init.add_argument("name", help="the project's name and folder")
+    init.add_argument("--data", required=True, action="append", metavar="PATH",
+                      help="file, glob, folder or s3:// URI (repeatable)")
+    init.add_argument("--target", required=True, metavar="COLUMN", help="what is predicted")
+    init.add_argument("--test", action="append", metavar="PATH", help="a separate test set")
+    init.add_argument("--time", metavar="COLUMN", help="the rows' time: splits go by it")
+    init.add_argument("--group", metavar="COLUMN", help="rows of a group stay together")
+    init.add_argument("--drop", action="append", default=[], metavar="COLUMN",
+                      help="leave a column out (repeatable)")
+    init.add_argument("--force", action="store_true", help="overwrite an existing spec")
+    _spec_verb(verbs, "check", "show every error of spec, contract and data", "check")
+    _spec_verb(verbs, "run", "data, search, train, evaluate, gate, register, report", "run")
+    _spec_verb(verbs, "train", "train the spec's own model, without a search", "run")
+    _spec_verb(verbs, "tune", "search hyperparameters, without the final training", "run")
+    evaluate = _spec_verb(verbs, "evaluate", "evaluate a model on the spec's test rows", "run")
+    evaluate.add_argument("--model", metavar="NAME[@ALIAS|:VERSION]",
+                          help="a registered model (default: the spec's name @champion)")
+    runs = _verb(verbs, "runs", "list the runs", "models")
+    runs.add_argument("name", nargs="?", help="only the runs of this project")
+    schema = _verb(verbs, "schema", "print the JSON Schema of the spec, for editors", "check")
+    schema.set_defaults(json=True)
+
+
+def _add_model_verbs(verbs: Any) -> None:
+    models = _verb(verbs, "models", "list model versions: aliases, metrics, who serves", "models")
+    models.add_argument("name", nargs="?", help="only this model")
+    promote = _verb(verbs, "promote", "make a version the champion", "models")
+    promote.add_argument("name")
+    promote.add_argument("version", type=int)
+    promote.add_argument("--reason", default="", help="why, for the audit log")
+    rollback = _verb(verbs, "rollback", "make the previous champion the champion again", "models")
+    rollback.add_argument("name")
+    rollback.add_argument("--reason", default="", help="why, for the audit log")
+    for verb in (models, promote, rollback, verbs.choices["runs"]):
+        verb.add_argument("--tracking", metavar="URI", help="MLflow's URI (default: the home's)")
+    ui = _verb(verbs, "ui", "open MLflow's own UI on the local store", "models")
+    ui.add_argument("--port", type=int, default=5000)
+
+
+def _add_serving_verbs(verbs: Any) -> None:
+    serve = _verb(verbs, "serve", "serve a model: NAME, or status, or stop", "serve")
+    serve.add_argument("name", metavar="NAME | status | stop",
+                       help="NAME, NAME@ALIAS or NAME:VERSION; or status; or stop")
+    serve.add_argument("which", nargs="?", metavar="NAME", help="for status and stop: only this one")
+    serve.add_argument("--detach", action="store_true", help="serve in the background")
+    serve.add_argument("--watch", action="store_true", help="for status: again every second")
+    serve.add_argument("--tracking", metavar="URI", help="MLflow's URI (default: the home's)")
+    _add_set(serve)
+    predict = _verb(verbs, "predict", "ask a served model", "serve")
+    predict.add_argument("name", help="the served model's name")
+    predict.add_argument("--input", required=True, metavar="FILE",
+                         help="rows as CSV, JSONL or Parquet; - for JSONL or CSV on stdin")
+    predict.add_argument("--output", metavar="FILE",
+                         help="where the answers go: .jsonl, .csv or .parquet (default: stdout)")
+    predict.add_argument("--url", help="the endpoint (default: the running service of that name)")
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    as_json = "--json" in arguments
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        options = build_parser().parse_args(arguments)
+        if not hasattr(options, "module"):
+            build_parser().print_help()
+            return EXIT_BAD_INPUT
+        module = importlib.import_module(f"raymill.cli.{options.module}")
+        verb: Verb = getattr(module, f"{options.function}_verb")
+        outcome = verb(options)
+        return outcome if isinstance(outcome, int) else EXIT_OK
+    except RaymillError as error:
+        return _report(error, as_json)
+    except KeyboardInterrupt:
+        print("raymill: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else EXIT_FAILED
+    except Exception as error:  # noqa: BLE001 - the last resort: no traceback over the screen
+        return _report_bug(error, as_json)
+
+
+def _report(error: RaymillError, as_json: bool) -> int:
+    if as_json:
+        document = {"ok": False, "error": type(error).__name__,
+                    "problems": [problem.to_dict() for problem in error.problems]}
+        print(json.dumps(document, indent=2))
+    count = len(error.problems)
+    if count > 1:
+        print(f"raymill: {count} problems", file=sys.stderr)
+    for problem in error.problems:
+        print(f"raymill: {problem}" if count == 1 else f"  {problem}", file=sys.stderr)
+    return error.exit_code
+
+
+def _report_bug(error: Exception, as_json: bool) -> int:
+    """An error that is ours: the traceback goes to a file, not over the user's screen."""
+    from raymill.tracking.home import Home
+
+    log = Home.find().path / "crash.log"
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"{' '.join(map(repr, sys.argv))}\n{traceback.format_exc()}\n")
+    log.chmod(0o600)
+    message = f"unexpected {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    if as_json:
+        print(json.dumps({"ok": False, "error": "Unexpected", "problems": [{"rule": message}]}))
+    print(f"raymill: {message}\n  This is a fault of raymill's own; the details are in {log}",
+          file=sys.stderr)
+    if os.environ.get("RAYMILL_DEBUG"):
+        traceback.print_exc()
+    return EXIT_FAILED
