@@ -1,0 +1,73 @@
+"""The endpoint's own Prometheus metrics, summed over the replicas of a host."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    multiprocess,
+)
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+
+
+class Metrics:
+    """Counters of one replica.
+
+    A scrape reaches any one replica, so replicas that share the folder named by
+    `PROMETHEUS_MULTIPROC_DIR` (set before prometheus_client is first imported) each answer
+    with the sum over all of them, the ended ones' counts included.
+    """
+
+    def __init__(self, name: str, version: int) -> None:
+        self._registry = CollectorRegistry()
+        kwargs = {"registry": self._registry}
+        self.requests = Counter(
+            "raymill_requests", "Requests answered", ("path", "status"), **kwargs
+        )
+        self.seconds = Histogram(
+            "raymill_request_seconds", "Time to answer a predict", buckets=_SECONDS, **kwargs
+        )
+        self.batch_rows = Histogram(
+            "raymill_batch_rows", "Rows of a forward pass", buckets=_ROWS, **kwargs
+        )
+        self.batch_requests = Histogram(
+            "raymill_batch_requests", "Requests joined in a forward pass", buckets=_ROWS, **kwargs
+        )
+        self.held = Gauge(
+            "raymill_held_requests", "Requests that wait or are being scored",
+            multiprocess_mode="livesum", **kwargs,
+        )
+        model = Gauge(
+            "raymill_model_info", "The model that serves", ("name", "version"),
+            multiprocess_mode="livemax", **kwargs,
+        )
+        model.labels(name, str(version)).set(1)
+
+    def batch(self, requests: int, rows: int) -> None:
+        self.batch_requests.observe(requests)
+        self.batch_rows.observe(rows)
+
+    def text(self) -> bytes:
+        folder = os.environ.get(FOLDER)
+        if folder is None:
+            return generate_latest(self._registry)
+        together = CollectorRegistry()
+        multiprocess.MultiProcessCollector(together, path=folder)
+        return generate_latest(together)
+
+
+def forget_ended(folder: Path, alive: set[int]) -> None:
+    """Drop the gauges of replicas that have ended."""
+    for file in folder.glob("gauge_live*_*.db"):
+        pid = int(file.stem.rsplit("_", 1)[1])
+        if pid not in alive:
+            file.unlink(missing_ok=True)
