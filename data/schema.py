@@ -1,0 +1,52 @@
+"""What the tensors of a transformed row are."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .spec import Task
+
+
+@dataclass(frozen=True)
+class InputSchema:
+    """Names and shapes of the tensors that a transform gives and a model takes.
+
+    Attributes:
+        numeric: names of the N columns of `numeric [B, N]` float32.
+        categorical: name and cardinality of the C columns of `categorical [B, C]` int64; 0 is an
+            unknown category, 1 a missing one, and the cardinality counts both.
+        image: `(channels, height, width)` of `image [B, channels, height, width]` uint8.
+        classes: names by class index; None for regression.
+        target_mean, target_std: of the training targets; a regression target is standardised.
+    """
+
+    numeric: tuple[str, ...]
+    categorical: tuple[tuple[str, int], ...]
+    image: tuple[int, int, int] | None
+    task: Task
+    classes: tuple[str, ...] | None
+    target_mean: float = 0.0
+    target_std: float = 1.0
+
+    @property
+    def outputs(self) -> int:
+        """Width of a model's output: a logit a class, or one number."""
+        if self.task == "multiclass" and self.classes is not None:
+            return len(self.classes)
+        return 1
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> InputSchema:
+        return cls(
+            numeric=tuple(state["numeric"]),
+            categorical=tuple((name, int(size)) for name, size in state["categorical"]),
+            image=tuple(state["image"]) if state["image"] is not None else None,
+            task=state["task"],
+            classes=tuple(state["classes"]) if state["classes"] is not None else None,
+            target_mean=float(state["target_mean"]),
+            target_std=float(state["target_std"]),
+        )

@@ -1,0 +1,83 @@
+"""All that a worker needs to know to train a model, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from raymill.data.schema import InputSchema
+from raymill.errors import Problem, SpecError
+
+from .objective import DEFAULT_METRIC, METRICS
+from .spec import ModelSpec, TrainingSpec
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """A family with its parameters, how it is trained, and what on.
+
+    `project` is the folder that the user's own modules are imported from; None: no own code.
+    """
+
+    family: str
+    params: dict[str, Any]
+    training: TrainingSpec
+    metric: str
+    schema: InputSchema
+    project: str | None = None
+
+    @property
+    def maximize(self) -> bool:
+        return METRICS[self.metric].maximize
+
+    def with_training(self, **changes: Any) -> TrainJob:
+        """The same job with other training values."""
+        return replace(self, training=self.training.model_copy(update=changes))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "family": self.family,
+            "params": self.params,
+            "training": self.training.model_dump(mode="json"),
+            "metric": self.metric,
+            "schema": self.schema.to_dict(),
+            "project": self.project,
+        }
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> TrainJob:
+        return cls(
+            family=state["family"],
+            params=state["params"],
+            training=TrainingSpec.model_validate(state["training"]),
+            metric=state["metric"],
+            schema=InputSchema.from_dict(state["schema"]),
+            project=state["project"],
+        )
+
+
+def make_job(
+    model: ModelSpec,
+    training: TrainingSpec,
+    metric: str | None,
+    schema: InputSchema,
+    project: str | None,
+) -> TrainJob:
+    """Fill in what the spec leaves to the data: the family, its defaults, the metric.
+
+    Raises:
+        SpecError: the family can't take these inputs.
+    """
+    family = model.family
+    if family == "auto":
+        family = "cnn" if schema.image is not None else "mlp"
+    if family == "cnn" and schema.image is None:
+        raise SpecError(Problem(rule="model.family cnn needs an image column", got="a table",
+                                cure="Take mlp or linear."))
+    if family in ("mlp", "linear") and not (schema.numeric or schema.categorical):
+        raise SpecError(Problem(rule=f"model.family {family} needs a column of numbers or "
+                                "categories", got="images only", cure="Take cnn."))
+    return TrainJob(
+        family=family, params=model.resolved(family), training=training,
+        metric=metric or DEFAULT_METRIC[schema.task], schema=schema, project=project,
+    )
