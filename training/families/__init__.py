@@ -1,0 +1,5 @@
+"""Model families: one module each, listed in `FAMILIES`."""
+
+from .base import FAMILIES, Family, build
+
+__all__ = ["FAMILIES", "Family", "build"]

@@ -1,0 +1,65 @@
+"""What a model family is, and how one is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from torch import nn
+
+from raymill.data.schema import InputSchema
+from raymill.errors import Problem, SpecError, TrainingError
+from raymill.training.params import FAMILY_PARAMS, is_factory
+
+from .cnn import CNN
+from .linear import Linear
+from .mlp import MLP
+
+
+class Family(Protocol):
+    """Builds a model from the input schema and the family's parameters.
+
+    The model's `forward(batch)` takes the schema's tensors by name (`numeric [B, N]` float32,
+    `categorical [B, C]` int64, `image [B, C, H, W]` uint8) and returns `[B, schema.outputs]`:
+    logits, or the standardised value for regression. In eval mode a row's output must not depend
+    on the other rows of its batch. `raymill.training.testing` checks all of this.
+    """
+
+    def __call__(self, schema: InputSchema, **params: Any) -> nn.Module: ...
+
+
+FAMILIES: Mapping[str, Callable[..., nn.Module]] = {"linear": Linear, "mlp": MLP, "cnn": CNN}
+
+
+def build(
+    family: str,
+    params: Mapping[str, Any],
+    schema: InputSchema,
+    factories: Mapping[str, Callable[..., nn.Module]] | None = None,
+) -> nn.Module:
+    """The model of a family, or of one of the `factories` (the user's own, by name).
+
+    Raises:
+        SpecError: an unknown family, or one that `factories` does not allow.
+        TrainingError: the user's factory raised, or returned no module.
+    """
+    if family in FAMILIES:
+        return FAMILIES[family](schema, **FAMILY_PARAMS[family].model_validate(params).model_dump())
+    factory = (factories or {}).get(family)
+    if factory is None:
+        own = " that this project allows" if is_factory(family) else ""
+        raise SpecError(Problem(rule=f"a model's family must be one of {', '.join(FAMILIES)}, or a "
+                                f"factory{own}", got=repr(family)))
+    try:
+        model = factory(schema, **params)
+    except Exception as error:
+        raise TrainingError(Problem(rule=f"the factory {family} must build a model", got=repr(error),
+                                    cure="It is called as factory(schema, **params).")) from error
+    if not isinstance(model, nn.Module):
+        raise TrainingError(Problem(rule=f"the factory {family} must return a torch.nn.Module",
+                                    got=type(model).__name__))
+    return model
+
+
+
+__all__ = ["FAMILIES", "Family", "build"]

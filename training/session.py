@@ -1,0 +1,66 @@
+"""What the training loop reports through, so that one loop runs in three places."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+
+class StopTraining(Exception):
+    """Raised by `Session.report` when the run should end early, as after a pruned trial."""
+
+
+class Session(Protocol):
+    """One worker's place in a run.
+
+    Every rank calls `report` once an epoch, in the same order. `folder` is where rank 0 writes
+    checkpoints (None: none are kept, the best weights stay in memory).
+    """
+
+    @property
+    def rank(self) -> int: ...
+
+    @property
+    def world_size(self) -> int: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def folder(self) -> Path | None: ...
+
+    def report(self, metrics: Mapping[str, float]) -> None:
+        """Tell an epoch's metrics; may raise `StopTraining`."""
+
+    def latest_checkpoint(self) -> Path | None:
+        """The newest checkpoint whose hashes hold; None: start from the beginning."""
+
+
+@dataclass
+class InlineSession:
+    """A single worker in this process."""
+
+    folder: Path | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    rank: int = 0
+    world_size: int = 1
+    reports: list[dict[str, float]] = field(default_factory=list)
+
+    def report(self, metrics: Mapping[str, float]) -> None:
+        self.reports.append(dict(metrics))
+
+    def latest_checkpoint(self) -> Path | None:
+        from .checkpoint import newest_good
+
+        return newest_good(self.folder) if self.folder is not None else None
+
+
+def pick_device(gpu: str, local_rank: int = 0) -> torch.device:
+    """The device that `training.gpu` asks for: the rank's own GPU, or the CPU."""
+    if gpu != "never" and torch.cuda.is_available():
+        return torch.device("cuda", local_rank % torch.cuda.device_count())
+    return torch.device("cpu")

@@ -1,0 +1,56 @@
+"""One worker's rows, in an order that (seed, epoch) decides."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Block = Mapping[str, NDArray[np.generic]]
+Batch = dict[str, Tensor]
+TARGET = "target"
+
+
+def as_tensor(array: NDArray[np.generic]) -> Tensor:
+    """The array's own memory as a tensor; rows in the object store are read-only, and only read."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(np.ascontiguousarray(array))
+
+
+class Shard:
+    """The rows of some blocks as tensors by name, `target` among them.
+
+    One block is used where it lies (zero-copy from the object store); several are joined once.
+    """
+
+    def __init__(self, blocks: Sequence[Block], seed: int = 0) -> None:
+        filled = [block for block in blocks if len(block[TARGET])]
+        self.seed = seed
+        self.tensors: Batch = {}
+        for name in filled[0] if filled else ():
+            parts = [as_tensor(block[name]) for block in filled]
+            self.tensors[name] = parts[0] if len(parts) == 1 else torch.cat(parts)
+        self.rows = len(self.tensors[TARGET]) if filled else 0
+
+    def order(self, epoch: int) -> Tensor:
+        """The permutation `[rows]` of an epoch."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        return torch.randperm(self.rows, generator=generator)
+
+    def batches(
+        self, epoch: int, batch_size: int, *, shuffle: bool = True, start: int = 0
+    ) -> Iterator[Batch]:
+        """Batches of at most `batch_size` rows, each row once, from position `start` (in rows)."""
+        order = self.order(epoch) if shuffle else None
+        for low in range(start, self.rows, batch_size):
+            high = min(low + batch_size, self.rows)
+            if order is None:
+                yield {name: tensor[low:high] for name, tensor in self.tensors.items()}
+            else:
+                chosen = order[low:high]
+                yield {name: t.index_select(0, chosen) for name, t in self.tensors.items()}
