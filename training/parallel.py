@@ -1,0 +1,60 @@
+"""The few collectives of the loop; each is a plain value with one worker."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from raymill.errors import Problem, TrainingError
+
+
+def gather_counts(rows: int, world_size: int, device: torch.device) -> list[int]:
+    """The rows of every rank."""
+    if world_size == 1:
+        return [rows]
+    counts = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(world_size)]
+    dist.all_gather(counts, torch.tensor([rows], dtype=torch.int64, device=device))
+    return [int(count) for count in counts]
+
+
+def sum_over_ranks(value: Tensor, world_size: int) -> Tensor:
+    """The sum over ranks, on every rank."""
+    if world_size > 1:
+        dist.all_reduce(value)
+    return value
+
+
+def gather_rows(rows: Tensor, counts: list[int]) -> NDArray[np.generic]:
+    """The rows of all ranks, one rank after the other; `counts` says how many each has."""
+    if len(counts) == 1:
+        return np.asarray(rows.cpu().numpy())
+    padded = rows.new_zeros((max(counts), *rows.shape[1:]))
+    padded[: len(rows)] = rows
+    parts = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(parts, padded)
+    return np.concatenate([p[:n].cpu().numpy() for p, n in zip(parts, counts, strict=True)])
+
+
+def check_equal(model: nn.Module, world_size: int, device: torch.device) -> None:
+    """Every rank must hold the same parameters.
+
+    Raises:
+        TrainingError: names the ranks that differ from rank 0.
+    """
+    if world_size == 1:
+        return
+    with torch.no_grad():
+        digest = torch.stack([
+            part for p in model.parameters()
+            for part in (p.detach().double().sum(), p.detach().double().abs().sum())
+        ]).to(device)
+    digests = [torch.empty_like(digest) for _ in range(world_size)]
+    dist.all_gather(digests, digest)
+    apart = [rank for rank, other in enumerate(digests) if not torch.equal(other, digests[0])]
+    if apart:
+        raise TrainingError(Problem(rule="every worker must hold the same parameters",
+                                    got=f"others on rank {', '.join(map(str, apart))}",
+                                    cure="A parameter is outside the model, or changed by hand."))
