@@ -91,5 +91,6 @@ def interval(estimate: Estimate, sign: bool = False) -> str:
 
 def _number(value: float, sign: bool = False) -> str:
     """Four decimals below 10, four digits above."""
-    text = f"{value:.4f}" if abs(value) < 10 else f"{value:,.1f}" if abs(value) < 1e6 else f"{value:.4g}"
+    size = abs(value)
+    text = f"{value:.4f}" if size < 10 else f"{value:,.1f}" if size < 1e6 else f"{value:.4g}"
     return f"+{text}" if sign and value > 0 else text

@@ -16,7 +16,7 @@ from .results import COST
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
-_TINY = 1e-15  # probabilities are held off 0 and 1 by this much, so that log loss stays finite
+_TINY = float(np.finfo(np.float64).eps)  # holds log loss finite, as training/metrics.py does
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def _class_losses(
     brier = (1 - truth) ** 2
     if not binary:
         brier = brier + (probabilities**2).sum(axis=1) - truth**2
-    losses = {"log_loss": -np.log(np.clip(truth, _TINY, 1)), "brier": brier}
+    losses = {"log_loss": -np.log(np.clip(truth, _TINY, 1 - _TINY)), "brier": brier}
     if binary and cut.false_positive is not None and cut.false_negative is not None:
         losses[COST] = np.where(
             chosen == label, 0.0, np.where(chosen == 1, cut.false_positive, cut.false_negative)

@@ -1,0 +1,135 @@
+"""Models that any model must be compared with: a constant, a linear one, gradient boosting."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from .encoding import Encoding
+from .measures import Array
+
+ROWS = 200_000  # that a baseline is fitted on at most
+CELLS = 20_000_000  # rows x columns (x classes) of a fit at most; an image is many columns
+STEPS = 200
+Labels = NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A fitted baseline. `scores(table)` is `[N]` (binary, regression) or `[N, K]`."""
+
+    name: str
+    scores: Callable[[pa.Table], Array]
+    fitted_on: int
+    seconds: float
+    note: str
+
+
+def fit(
+    name: str, task: str, table: pa.Table, y: Labels, encoding: Encoding, classes: int, metric: str
+) -> Baseline:
+    """Fit one baseline on training rows; rows beyond its cap are left out by a fixed draw.
+
+    Args:
+        name: constant, linear or boosting.
+        table: conformed training rows.
+        y: `[N]` class indices below `classes`, or values in the target's unit.
+        metric: what the model is judged by; a constant for `mae` is the median.
+    """
+    started = perf_counter()
+    if name == "constant":
+        value = _constant(task, y, classes, metric)
+        scores = lambda rows: np.repeat(value, len(rows), axis=0)
+        return Baseline(name, scores, len(y), perf_counter() - started, _CONSTANT[task])
+    small = name == "boosting"
+    width = encoding.matrix(table.slice(0, 1), small)[0].shape[1]
+    kept = _kept(len(y), width * (classes if small and classes > 2 else 1))
+    features, mask = encoding.matrix(table.take(pa.array(kept)), small)
+    make = _linear if name == "linear" else _boosting
+    model, label = make(task, mask, encoding.pixels is not None), y[kept]
+    unsettled = _fit_quietly(model, features, label)
+    notes = [_HELP[name]]
+    if encoding.pixels is not None and small:
+        notes.append(f"images averaged down to {width} numbers")
+    if len(kept) < len(y):
+        notes.append(f"fitted on {len(kept):,} of {len(y):,} training rows")
+    if unsettled:
+        notes.append(f"stopped after {STEPS} steps")
+    scores = lambda rows: _scores(task, model, encoding.matrix(rows, small)[0], classes)
+    return Baseline(name, scores, len(kept), perf_counter() - started, "; ".join(notes))
+
+
+_CONSTANT = {
+    "binary": "always the training share of the positive class",
+    "multiclass": "always the training shares of the classes",
+    "regression": "always the training mean (the median for mae)",
+}
+_HELP = {
+    "linear": "scikit-learn logistic or ridge regression, one-hot and standardised",
+    "boosting": "scikit-learn histogram gradient boosting, defaults",
+}
+
+
+def _constant(task: str, y: Labels, classes: int, metric: str) -> NDArray[np.float64]:
+    if task == "regression":
+        centre = np.median if metric == "mae" else np.mean
+        return np.array([float(centre(y.astype(np.float64)))])
+    shares = np.bincount(y.astype(np.int64), minlength=classes) / len(y)
+    return shares[1:2] if task == "binary" else shares[None, :]
+
+
+def _kept(rows: int, width: int) -> NDArray[np.int64]:
+    most = min(rows, ROWS, max(2000, CELLS // width))
+    if most == rows:
+        return np.arange(rows)
+    return np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
+
+
+def _linear(task: str, mask: NDArray[np.bool_], images: bool) -> Any:
+    numbers = make_pipeline(
+        SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True),
+        StandardScaler(),
+    )
+    columns = ColumnTransformer([
+        ("numbers", numbers, np.flatnonzero(~mask)),
+        ("categories", OneHotEncoder(handle_unknown="ignore"), np.flatnonzero(mask)),
+    ])
+    if task == "regression":
+        return make_pipeline(columns, Ridge())
+    return make_pipeline(columns, LogisticRegression(max_iter=STEPS, C=0.1 if images else 1.0))
+
+
+def _boosting(task: str, mask: NDArray[np.bool_], images: bool) -> Any:
+    kind = HistGradientBoostingRegressor if task == "regression" else HistGradientBoostingClassifier
+    return kind(categorical_features=mask if mask.any() else None, random_state=0)
+
+
+def _fit_quietly(model: Any, features: Array, y: Labels) -> bool:
+    """Fit; whether it stopped before it settled."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.fit(features, y)
+    return any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
+
+
+def _scores(task: str, model: Any, features: Array, classes: int) -> Array:
+    if task == "regression":
+        return np.asarray(model.predict(features), dtype=np.float64)
+    known = np.asarray(model.classes_, dtype=np.int64)
+    probabilities = np.zeros((len(features), classes))
+    probabilities[:, known] = model.predict_proba(features)
+    return probabilities[:, 1] if task == "binary" else probabilities
