@@ -14,9 +14,10 @@ from prometheus_client import (
     multiprocess,
 )
 
+from .environment import METRICS
+
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
-FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class Metrics:
@@ -57,17 +58,17 @@ class Metrics:
         self.batch_rows.observe(rows)
 
     def text(self) -> bytes:
-        folder = os.environ.get(FOLDER)
+        folder = os.environ.get(METRICS)
         if folder is None:
             return generate_latest(self._registry)
+        _forget_ended(Path(folder))
         together = CollectorRegistry()
         multiprocess.MultiProcessCollector(together, path=folder)
         return generate_latest(together)
 
 
-def forget_ended(folder: Path, alive: set[int]) -> None:
-    """Drop the gauges of replicas that have ended."""
+def _forget_ended(folder: Path) -> None:
+    """Drop the gauges of replicas that have ended; their counts stay."""
     for file in folder.glob("gauge_live*_*.db"):
-        pid = int(file.stem.rsplit("_", 1)[1])
-        if pid not in alive:
+        if not Path(f"/proc/{file.stem.rsplit('_', 1)[1]}").exists():
             file.unlink(missing_ok=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
@@ -29,6 +30,7 @@ class _Undecoded(msgspec.Struct):
 
 _REQUEST = msgspec.json.Decoder(Request)
 _UNDECODED = msgspec.json.Decoder(_Undecoded)
+_PLACE = re.compile(r"rows\[(\d+)\](?:\.(.*))?", re.DOTALL)
 _NAME_LENGTH = 64
 
 
@@ -131,3 +133,13 @@ def from_data_error(error: DataError) -> HttpProblem:
     names = ", ".join(problem.where for problem in error.problems[:3] if problem.where)
     more = f" and {len(errors) - 3} more" if len(errors) > 3 else ""
     return HttpProblem(422, f"{names or 'The request'}{more} breaks the contract.", errors)
+
+
+def _entry(problem: Problem) -> dict[str, Any]:
+    place = _PLACE.fullmatch(problem.where)
+    entry: dict[str, Any] = {}
+    if place is not None:
+        entry["row"] = int(place[1])
+        if place[2]:
+            entry["field"] = place[2][:_NAME_LENGTH]
+    return {**entry, "rule": problem.rule}

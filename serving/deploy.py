@@ -1,0 +1,195 @@
+"""The deployment on Ray Serve: one replica is one process with the verified bundle."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray import serve
+
+from raymill.errors import RaymillError
+from raymill.specs import seconds
+
+from .batcher import Batcher
+from .environment import METRICS
+from .openapi import example_row, pages
+from .order import Order, write_private
+from .scorer import PredictorLike, Scorer
+from .spec import ServingSpec
+
+if TYPE_CHECKING:
+    from raymill.data.contract import Contract
+
+APP, DEPLOYMENT = "raymill", "Replica"
+CAUSE = "cause"  # the file that says why a replica did not start
+Load = Callable[[Order], "tuple[Contract, PredictorLike]"]
+_PUSH_S, _LOOK_BACK_S = 0.5, 2.0
+_WARM_UP = 3
+
+
+class Replica:
+    """Serves one bundle. Serve calls the hooks; requests go straight to the ASGI app."""
+
+    def __init__(self, order: Order, load: Load) -> None:
+        _close_replica_port(Path(order.folder))
+        os.environ[METRICS] = str(Path(order.folder) / "metrics")
+        logging.getLogger("raymill.serving").addHandler(_log(order))
+        try:
+            contract, predictor = load(order)
+            self._endpoint = build(order.name, order.version, order.spec, contract, predictor)
+        except Exception as error:
+            # Serve's own message does not hold the cause.
+            told = str(error) if isinstance(error, RaymillError) else repr(error)
+            write_private(Path(order.folder) / CAUSE, told)
+            raise
+
+    def __serve_build_asgi_app__(self) -> Any:
+        return self._endpoint
+
+    def check_health(self) -> None:
+        if self._endpoint.stuck:
+            raise RuntimeError("a forward pass hangs")
+
+
+def load_bundle(order: Order) -> tuple[Contract, PredictorLike]:
+    """The order's bundle.
+
+    Raises:
+        ArtifactError: a file of it differs from what was registered.
+    """
+    from raymill.training.bundle import Bundle
+    from raymill.training.factories import allowed
+    from raymill.training.predictor import Predictor
+
+    bundle = Bundle.open(Path(order.bundle), order.digest)
+    device = "cuda" if order.spec.gpus_per_replica else "cpu"
+    predictor = Predictor(
+        bundle, device=device, factories=allowed(Path(order.home)), threads=order.spec.threads
+    )
+    return bundle.contract, predictor
+
+
+def build(
+    name: str, version: int, spec: ServingSpec, contract: Contract, predictor: PredictorLike
+) -> Any:
+    """The endpoint with its model warm."""
+    # prometheus_client settles at import whether replicas share their counts.
+    from .app import Endpoint
+    from .metrics import Metrics
+
+    score = Scorer(contract, predictor)
+    _warm_up(score, contract, spec.max_batch_rows)
+    metrics = Metrics(name, version)
+    batcher = Batcher(
+        score, max_rows=spec.max_batch_rows, max_waiting=spec.max_waiting, on_batch=metrics.batch
+    )
+    return Endpoint(name, version, batcher, pages(contract, name, version, spec), metrics, spec)
+
+
+def deploy(order: Order, load: Load = load_bundle) -> None:
+    """Start Serve's proxy and the replicas on the Ray of this process; returns when all answer.
+
+    Raises:
+        RuntimeError: a replica can't start; the message holds its cause.
+    """
+    spec = order.spec
+    serve.start(
+        proxy_location="HeadOnly",
+        http_options={"host": spec.host, "port": spec.port},
+        logging_config={"enable_access_log": False, "log_level": "WARNING"},
+    )
+    deployment = serve.deployment(
+        name=DEPLOYMENT,
+        ray_actor_options={"num_cpus": spec.cpus_per_replica, "num_gpus": spec.gpus_per_replica},
+        # Past max_waiting the app itself answers 429; Serve's own limit lies just above it.
+        max_ongoing_requests=2 * spec.max_waiting,
+        max_queued_requests=spec.max_waiting,
+        backpressure_config={"status_code": 429, "retry_after_s": 1},
+        autoscaling_config=_autoscaling(spec),
+        health_check_period_s=2,
+        health_check_timeout_s=10,
+        graceful_shutdown_timeout_s=spec.deadline_ms / 1000 + 5,
+        graceful_shutdown_wait_loop_s=0.5,
+        max_constructor_retry_count=1,
+        logging_config={"enable_access_log": False, "log_level": "WARNING"},
+    )(serve.ingress()(Replica))
+    serve.run(deployment.bind(order, load), name=APP, route_prefix="/")
+
+
+def replica_counts() -> tuple[int, int]:
+    """Replicas that run, and how many Serve wants."""
+    app = serve.status().applications.get(APP)
+    status = app.deployments.get(DEPLOYMENT) if app is not None else None
+    if status is None:
+        return 0, 0
+    states = {str(state): int(count) for state, count in status.replica_states.items()}
+    wanted = sum(count for state, count in states.items() if state != "STOPPING")
+    return states.get("RUNNING", 0), wanted
+
+
+def _autoscaling(spec: ServingSpec) -> dict[str, Any]:
+    return {
+        "min_replicas": spec.replicas.min,
+        "initial_replicas": spec.replicas.min,
+        "max_replicas": spec.replicas.max,
+        "target_ongoing_requests": spec.replicas.target_ongoing,
+        "upscale_delay_s": seconds(spec.replicas.upscale_delay),
+        "downscale_delay_s": seconds(spec.replicas.downscale_delay),
+        # Serve's default of 10 s would be most of the reaction time. (2.60 declares it
+        # deprecated in favour of an environment variable that nothing reads yet.)
+        "metrics_interval_s": _PUSH_S,
+        "look_back_period_s": _LOOK_BACK_S,
+    }
+
+
+def _warm_up(score: Scorer, contract: Contract, max_rows: int) -> None:
+    row = example_row(contract)
+    for count in [1] * _WARM_UP + [max_rows]:
+        score([row] * count)
+
+
+def _close_replica_port(folder: Path) -> None:
+    """Put the replica's port for other replicas on a private unix socket.
+
+    Serve opens it on every interface, asks for no token and unpickles what arrives.
+    """
+    import ray.serve._private.replica as module
+
+    def private(server: Any, address: str) -> int:
+        return int(server.add_insecure_port(f"unix:{folder}/r{os.getpid()}.sock"))
+
+    module.add_port_to_grpc_server = private
+
+
+def _log(order: Order) -> logging.Handler:
+    handler = logging.FileHandler(Path(order.folder) / "replicas.log")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(message)s"))
+    return handler
+
+
+def connect(cpus: int, gpus: int) -> None:
+    """Start the service's own Ray, with every port on loopback.
+
+    Raises:
+        Exception: Ray did not start in two attempts.
+    """
+    import ray._private.services as services
+
+    # Ray replaces 127.0.0.1 by the machine's address, and then listens on all interfaces.
+    services.resolve_ip_for_localhost = lambda host: host
+    services.get_node_ip_address = lambda address=None: "127.0.0.1"
+    arguments: dict[str, Any] = {
+        "address": "local", "num_cpus": cpus, "num_gpus": gpus, "include_dashboard": False,
+        "object_store_memory": 100 * 2**20, "log_to_driver": False, "logging_level": "ERROR",
+        "_node_ip_address": "127.0.0.1",
+    }
+    try:
+        ray.init(**arguments)
+    except Exception:
+        # On a slow machine the agent's port file may come too late (ray#65983); once more.
+        ray.shutdown()
+        ray.init(**arguments)

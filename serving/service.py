@@ -1,0 +1,205 @@
+"""Starts, watches and stops services; each is a supervisor process with a Ray of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from raymill.errors import RaymillError, UsageError
+from raymill.events import Notify, note, warn
+
+from . import state
+from .capacity import fitting
+from .environment import MARK, environment
+from .order import ModelVersionLike, Order
+from .spec import ServingSpec
+from .state import ServiceStatus
+
+_START_S, _STOP_S, _POLL_S = 180.0, 45.0, 0.2
+
+
+def run(version: ModelVersionLike, spec: ServingSpec, home: Path, notify: Notify) -> None:
+    """Serve in the foreground until Ctrl-C, then stop; the service also ends with this process.
+
+    Raises:
+        UsageError: the name is served already, the port is taken, or the replicas don't fit.
+        RaymillError: the service could not start, or died.
+    """
+    process = _launch(version, spec, home, parent=os.getpid(), notify=notify)
+    try:
+        status = _until_ready(process, version.name, home, notify)
+        _follow(process, status, home, notify)
+    except KeyboardInterrupt:
+        note(notify, f"stopping {version.name}")
+    finally:
+        _end(version.name, home)
+        process.wait()
+
+
+def start_detached(
+    version: ModelVersionLike, spec: ServingSpec, home: Path, notify: Notify
+) -> ServiceStatus:
+    """Start a service that goes on when this process ends; returns when it answers.
+
+    Raises:
+        UsageError: the name is served already, the port is taken, or the replicas don't fit.
+        RaymillError: the service could not start.
+    """
+    process = _launch(version, spec, home, parent=0, notify=notify)
+    try:
+        return _until_ready(process, version.name, home, notify)
+    except BaseException:
+        _end(version.name, home)
+        process.wait()
+        raise
+
+
+def status(home: Path, name: str | None = None) -> list[ServiceStatus]:
+    """The services of `home` (or the one called `name`), stopped ones left out."""
+    names = [name] if name is not None else [p.stem for p in state.services(home).glob("*.json")]
+    found = [state.read(home, each) for each in sorted(names)]
+    return [each for each in found if each is not None and each.state != "stopped"]
+
+
+def stop(home: Path, name: str) -> None:
+    """End a service and every process of it.
+
+    Raises:
+        UsageError: there is no such service.
+    """
+    if state.read(home, name) is None:
+        running = ", ".join(each.name for each in status(home)) or "none runs"
+        raise UsageError(f"no service is called {name!r}", cure=f"Services: {running}.")
+    _end(name, home)
+
+
+def log_path(home: Path, name: str) -> Path:
+    return state.services(home) / f"{name}.log"
+
+
+def _launch(
+    version: ModelVersionLike, spec: ServingSpec, home: Path, *, parent: int, notify: Notify
+) -> subprocess.Popen[bytes]:
+    fitted = fitting(spec, os.cpu_count() or 1)
+    if fitted != spec:
+        warn(notify, f"serving.replicas.max={spec.replicas.max} is more than this machine has "
+                     f"CPUs for; at most {fitted.replicas.max} replicas will run")
+    _check_free(version.name, fitted, home)
+    folder = Path(tempfile.mkdtemp(prefix="rm-", dir="/tmp"))  # 0700, and short for its sockets
+    order = Order(
+        name=version.name, version=int(version.version), digest=version.digest,
+        bundle=str(Path(version.bundle_path).resolve()), spec=fitted, home=str(home.resolve()),
+        folder=str(folder), parent=parent,
+    )
+    path = order.write()
+    variables = environment(folder)
+    state.write(home, state.first(order))
+    log = os.open(log_path(home, order.name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", "raymill.serving.supervisor", str(path)],
+            env=variables, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            start_new_session=True,  # Ctrl-C is for the parent, which then ends the service
+        )
+    finally:
+        os.close(log)
+
+
+def _check_free(name: str, spec: ServingSpec, home: Path) -> None:
+    known = state.read(home, name)
+    if known is not None and known.alive:
+        raise UsageError(f"{name} is served already, at {known.url}",
+                         cure=f"End it by `raymill serve stop {name}`.")
+    if known is not None:
+        _end(name, home)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((spec.host, spec.port))
+        except OSError:
+            raise UsageError(f"port {spec.port} of {spec.host} is taken",
+                             cure="Name another by --set serving.port=8001.") from None
+
+
+def _until_ready(
+    process: subprocess.Popen[bytes], name: str, home: Path, notify: Notify
+) -> ServiceStatus:
+    end = time.monotonic() + _START_S
+    while time.monotonic() < end:
+        current = state.read(home, name)
+        if current is not None and current.state == "ready":
+            note(notify, f"{name} version {current.version} answers at {current.url}")
+            return current
+        if process.poll() is not None:
+            cause = current.error if current is not None else ""
+            raise RaymillError(f"{name} could not be served: {cause or 'its process died'}",
+                               cure=f"See {log_path(home, name)}.")
+        time.sleep(_POLL_S)
+    raise RaymillError(f"{name} did not answer within {_START_S:g} s",
+                       cure=f"See {log_path(home, name)}.")
+
+
+def _follow(
+    process: subprocess.Popen[bytes], last: ServiceStatus, home: Path, notify: Notify
+) -> None:
+    """Tell each change of the number of replicas, until the service ends."""
+    told = len(last.timeline)
+    while process.poll() is None:
+        current = state.read(home, last.name) or last
+        for moment, replicas, target in current.timeline[told:]:
+            clock = time.strftime("%H:%M:%S", time.localtime(moment))
+            note(notify, f"{clock} replicas: {replicas} of {target} wanted")
+        told = len(current.timeline)
+        time.sleep(_POLL_S)
+    if process.returncode:
+        raise RaymillError(f"{last.name} died", cure=f"See {log_path(home, last.name)}.")
+
+
+def _end(name: str, home: Path) -> None:
+    """SIGTERM to the supervisor, then SIGKILL to whatever is left with the service's mark."""
+    known = state.read(home, name)
+    if known is None:
+        return
+    supervisor = state.owner(known)
+    if supervisor is not None:
+        supervisor.send_signal(signal.SIGTERM)
+        _wait(supervisor)
+    for process in _marked(known.folder):
+        process.kill()
+    _remove(Path(known.folder))
+    if known.state != "failed":
+        (state.services(home) / f"{name}.json").unlink(missing_ok=True)
+
+
+def _wait(process: psutil.Process) -> None:
+    try:
+        process.wait(_STOP_S)
+    except psutil.TimeoutExpired:
+        process.kill()
+
+
+def _marked(folder: str) -> list[psutil.Process]:
+    """Our processes that carry the service's mark: HAProxy, workers, whatever it started."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == folder:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def _remove(folder: Path) -> None:
+    """Only ever a folder that `_launch` made."""
+    if folder.parent == Path("/tmp") and folder.name.startswith("rm-") and not folder.is_symlink():
+        shutil.rmtree(folder, ignore_errors=True)

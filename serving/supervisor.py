@@ -1,0 +1,96 @@
+"""The process that owns a service: its Ray, its Serve, and the file that tells its state."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+
+import psutil
+import ray
+from ray import serve
+
+from . import deploy
+from .order import Order
+from .state import ServiceStatus, first, write
+
+_PR_SET_PDEATHSIG = 1
+_POLL_S = 0.5
+_TIMELINE = 200
+
+
+def main(order_file: str) -> int:
+    """Serve the order until SIGTERM. Returns the exit code; the cause of a failure is in the
+    state file."""
+    os.umask(0o077)
+    order = Order.read(Path(order_file))
+    stop = threading.Event()
+    _on_signals(stop)
+    if order.parent:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != order.parent:
+            return 1
+    created = psutil.Process().create_time()
+    status = first(order).but(pid=os.getpid(), created=created)
+    write(Path(order.home), status)
+    try:
+        status = _serve(order, status, stop)
+    except Exception as error:
+        traceback.print_exc()
+        write(Path(order.home), status.but(state="failed", error=_cause(order, error)))
+        return 1
+    finally:
+        _shut_down()
+    write(Path(order.home), status.but(state="stopped"))
+    return 0
+
+
+def _serve(order: Order, status: ServiceStatus, stop: threading.Event) -> ServiceStatus:
+    home = Path(order.home)
+    gpus = int(-(-order.spec.gpus_per_replica * order.spec.replicas.max // 1))
+    deploy.connect(os.cpu_count() or 1, gpus)
+    _on_signals(stop)  # ray.init put its own handler in place of ours
+    if stop.is_set():
+        return status
+    deploy.deploy(order)
+    while not stop.wait(_POLL_S):
+        running, target = deploy.replica_counts()
+        if (running, target) != (status.replicas, status.target) or status.state != "ready":
+            moment = (round(time.time(), 2), running, target)
+            status = status.but(
+                state="ready", replicas=running, target=target,
+                timeline=[*status.timeline, moment][-_TIMELINE:],
+            )
+            write(home, status)
+    status = status.but(state="stopping")
+    write(home, status)
+    return status
+
+
+def _on_signals(stop: threading.Event) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+
+
+def _shut_down() -> None:
+    if not ray.is_initialized():
+        return
+    try:
+        serve.shutdown()
+    except Exception:  # whatever Serve left, Ray's own end takes with it
+        traceback.print_exc()
+    ray.shutdown()
+
+
+def _cause(order: Order, error: Exception) -> str:
+    told = Path(order.folder) / deploy.CAUSE
+    return told.read_text() if told.exists() else f"{type(error).__name__}: {error}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
