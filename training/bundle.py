@@ -7,20 +7,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from raymill.data.contract import Contract
-from raymill.data.prepare import Prepared
 from raymill.data.schema import InputSchema
 from raymill.data.transform import Transform
 from raymill.errors import ArtifactError, Problem
 
-from .families import build
+from .families import FAMILIES, build
 from .files import MANIFEST, sha256, verify_folder, write_folder
 from .job import TrainJob
+
+if TYPE_CHECKING:
+    from raymill.data.prepare import Prepared
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
@@ -111,7 +113,7 @@ class Bundle:
         Raises:
             ArtifactError: a factory that is not among them, or weights that do not fit the model.
         """
-        if self.family not in (*_builtin(), *(factories or {})):
+        if self.family not in (*FAMILIES, *(factories or {})):
             raise ArtifactError(Problem(
                 rule="a model of the user's own factory loads only where its project allowed it",
                 got=repr(self.family), where=str(self.path),
@@ -125,12 +127,6 @@ class Bundle:
                                         got=str(error).split("\n")[0], where=str(self.path),
                                         cure="Was the factory changed since?")) from error
         return model.eval()
-
-
-def _builtin() -> tuple[str, ...]:
-    from .families import FAMILIES
-
-    return tuple(FAMILIES)
 
 
 def write(

@@ -19,7 +19,7 @@ from raymill.errors import ArtifactError, Problem, TrainingError
 from .files import verify_folder, write_folder
 
 _NAME = re.compile(r"ckpt-(\d{8})")
-MODEL, OPTIMIZER, RNG = "model.safetensors", "optimizer.safetensors", "rng.safetensors"
+MODEL, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
 
 
 @dataclass
@@ -60,7 +60,6 @@ def save(
     def fill(temporary: Path) -> None:
         save_file(weights, temporary / MODEL)
         save_file(_optimizer_tensors(optimizer), temporary / OPTIMIZER)
-        save_file(_rng(), temporary / RNG)
         (temporary / "progress.json").write_text(json.dumps(asdict(progress)))
 
     dest = folder / f"ckpt-{progress.epoch:08d}"
@@ -83,13 +82,6 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
         for name, value in entries.items()
         if value is not None
     }
-
-
-def _rng() -> dict[str, Tensor]:
-    states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state()
-    return states
 
 
 def _prune(folder: Path, keep: set[int]) -> None:
@@ -126,17 +118,14 @@ def read_progress(path: Path) -> Progress:
 
 
 def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-    """Put a checkpoint's weights, optimizer state and random state back."""
+    """Put a checkpoint's weights and optimizer state back. Random state needs none: order and
+    dropout follow from seed, epoch and rank."""
     model.load_state_dict(load_file(path / MODEL))
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in load_file(path / OPTIMIZER).items():
         index, _, name = key.partition(".")
         state.setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    rng = load_file(path / RNG)
-    torch.set_rng_state(rng["cpu"])
-    if "cuda" in rng and torch.cuda.is_available():
-        torch.cuda.set_rng_state(rng["cuda"])
     return read_progress(path)
 
 

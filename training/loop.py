@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
-import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from raymill.errors import Problem, TrainingError
 from raymill.events import Event, Notify, ignore
 
 from . import checkpoint
+from .factories import load_object
 from .families import FAMILIES, build
 from .job import TrainJob
 from .metrics import compute_all
@@ -52,21 +51,12 @@ class FitResult:
     weights: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
 
-def load_attribute(name: str, project: str | None) -> Callable[..., Any]:
-    """The user's own `package.module:attribute`, with `project` importable."""
-    if project is not None and project not in sys.path:
-        sys.path.insert(0, project)
-    module, _, attribute = name.partition(":")
-    target: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
-    return target
-
-
 def build_model(job: TrainJob) -> nn.Module:
     """The job's model with weights that its seed decides."""
     torch.manual_seed(job.training.seed)
     if job.family in FAMILIES:
         return build(job.family, job.params, job.schema)
-    factory = load_attribute(job.family, job.project)
+    factory = load_object(job.family, job.project)
     return build(job.family, job.params, job.schema, {job.family: factory})
 
 
@@ -85,7 +75,7 @@ def fit(
     trainer = Trainer(job, train, validation, session, notify)
     try:
         if job.training.loop is not None:
-            load_attribute(job.training.loop, job.project)(LoopContext(trainer))
+            load_object(job.training.loop, job.project)(LoopContext(trainer))
         else:
             trainer.run()
     except StopTraining:
@@ -124,9 +114,9 @@ class Trainer:
             self.wrapped = DistributedDataParallel(
                 self.model, device_ids=[device.index] if device.type == "cuda" else None)
         self.weights = self._class_weights()
-        share, rest = divmod(job.training.batch_size, world)
-        self.batch_rows = [max(1, share + (rank < rest)) for rank in range(world)]
-        self.steps = max(-(-n // b) for n, b in zip(self.counts, self.batch_rows, strict=True))
+        # Batches of equal size: a last one of a few rows would be a step of pure noise.
+        self.steps = -(-sum(self.counts) // job.training.batch_size)
+        self.batch_rows = [-(-rows // self.steps) for rows in self.counts]
         self.autocast = device.type == "cuda" and job.training.precision != "fp32"
         self.autocast |= job.training.precision == "bf16"
 
@@ -176,6 +166,8 @@ class Trainer:
     def train_epoch(self) -> float:
         """One pass over all ranks' rows; the mean loss of a row."""
         rank, epoch = self.session.rank, self.progress.epoch
+        # Dropout depends on nothing but this, so that a resumed run draws the same.
+        torch.manual_seed((self.job.training.seed * 4099 + rank) * 1_000_003 + epoch)
         self.wrapped.train()
         batches = self.train.batches(epoch, self.batch_rows[rank])
         total = torch.zeros((), dtype=torch.float64, device=self.session.device)
@@ -350,7 +342,7 @@ class LoopContext:
         """Whether the epochs or the patience ran out."""
         return self._trainer.done
 
-    def batches(self) -> Any:
+    def batches(self) -> Iterator[Batch]:
         """This worker's shuffled batches of the current epoch; the same number on every worker
         only when the shards are even."""
         trainer = self._trainer
@@ -374,7 +366,12 @@ class LoopContext:
 
 def as_dict(result: FitResult) -> dict[str, Any]:
     """`result` as JSON-serialisable data, without the weights."""
-    state = asdict(FitResult(**{**result.__dict__, "weights": {}}))
-    state.pop("weights")
-    state["checkpoint"] = str(result.checkpoint) if result.checkpoint else None
-    return state
+    checkpoint = str(result.checkpoint) if result.checkpoint else None
+    return {"best": result.best, "best_epoch": result.best_epoch, "epochs": result.epochs,
+            "history": result.history, "checkpoint": checkpoint}
+
+
+def from_dict(state: Mapping[str, Any]) -> FitResult:
+    """What `as_dict` gave."""
+    path = state["checkpoint"]
+    return FitResult(**{**state, "checkpoint": Path(path) if path else None})

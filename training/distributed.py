@@ -1,0 +1,229 @@
+"""Training by Ray Train: N workers, each with its own exact share of the rows."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+import ray.train
+import torch
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from raymill.errors import Problem, RaymillError, TrainingError
+from raymill.events import Event, Notify, ignore
+
+from .checkpoint import newest_good
+from .job import TrainJob
+from .loop import FitResult, as_dict, fit, from_dict
+from .session import pick_device
+from .shard import Shard
+
+if TYPE_CHECKING:
+    from raymill.data.prepare import Prepared
+
+SPLITS = ("train", "validation")
+POLL_S = 0.2  # how often events are fetched, and reports polled by Ray Train's controller
+DEFAULTS = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": str(POLL_S),  # one report passes a poll; Ray waits 2 s
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+
+
+def train(job: TrainJob, prepared: Prepared, out: Path, notify: Notify = ignore) -> FitResult:
+    """Train with `job.training.workers` workers of the Ray cluster that is connected.
+
+    Checkpoints lie in `out/checkpoints`, which every node must see. The same `out` again goes on
+    after the last whole epoch, and returns at once when there was nothing left to do. Epochs are
+    told to `notify` while they happen.
+
+    Raises:
+        TrainingError: the loop's own (see `fit`), workers lost more than
+            `training.max_failures` times, or fewer GPUs than `training.gpu: require` needs.
+    """
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    out = out.absolute()
+    workers = job.training.workers
+    share = _share(job)
+    mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config={"job": job.to_dict(), "folder": str(out / "checkpoints"),
+                           "threads": share.threads, "mailbox": mailbox},
+        scaling_config=ScalingConfig(
+            num_workers=workers, use_gpu=share.gpu,
+            resources_per_worker={"CPU": share.cpus, **({"GPU": 1} if share.gpu else {})},
+        ),
+        torch_config=TorchConfig(timeout_s=600),
+        run_config=RunConfig(
+            name="ray", storage_path=str(out),
+            failure_config=FailureConfig(max_failures=job.training.max_failures,
+                                         controller_failure_limit=3),
+        ),
+        datasets=_shards(prepared, workers),
+        dataset_config=ray.train.DataConfig(datasets_to_split=[]),
+    )
+    try:
+        with _listening(mailbox, notify):
+            result = trainer.fit()
+        if fatal := ray.get(mailbox.cause.remote()):
+            raise fatal
+        return from_dict(result.return_value)
+    except ray.train.TrainingFailedError as error:
+        if fatal := ray.get(mailbox.cause.remote()):
+            raise fatal from None
+        raise _lost(error, job) from error
+    finally:
+        ray.kill(mailbox)
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What each worker gets: `threads` of torch, and the CPUs that Ray counts for it."""
+
+    threads: int
+    cpus: float
+    gpu: bool
+
+
+def _share(job: TrainJob) -> _Share:
+    """An equal share of the cluster. Ray counts less than that for a worker: Ray Data's own tasks
+    would wait for ever where no CPU is left."""
+    resources, training = ray.cluster_resources(), job.training
+    gpus, needed = int(resources.get("GPU", 0)), training.workers
+    if training.gpu == "require" and gpus < needed:
+        raise TrainingError(Problem(
+            rule="training.gpu: require needs a GPU a worker", got=f"{gpus} for {needed} workers",
+            cure="Lower training.workers, or set training.gpu to auto."))
+    share = training.cpus_per_worker or resources.get("CPU", 1.0) / needed
+    counted = training.cpus_per_worker or (share - 1 if share >= 2 else share / 2)
+    gpu = training.gpu != "never" and gpus >= needed
+    return _Share(threads=max(1, int(share)), cpus=counted, gpu=gpu)
+
+
+def _shards(prepared: Prepared, workers: int) -> dict[str, ray.data.Dataset]:
+    """`<split>-<rank>`: contiguous shares of the rows, no row lost and none twice.
+
+    Split here, before the workers hold the CPUs that splitting takes.
+    """
+    shards = {}
+    for split in SPLITS:
+        whole = prepared.tensor_dataset(split).materialize()
+        rows = whole.count()
+        cuts = [rows * rank // workers for rank in range(1, workers)]
+        parts = whole.split_at_indices(cuts) if cuts else [whole]
+        shards |= {f"{split}-{rank}": part for rank, part in enumerate(parts)}
+    return shards
+
+
+class _Mailbox:
+    """Carries events from the workers to the driver, and the error that no retry would cure."""
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+        self._cause: RaymillError | None = None
+
+    def send(self, event: Event) -> None:
+        self._events.append(event)
+
+    def fetch(self) -> list[Event]:
+        events, self._events = self._events, []
+        return events
+
+    def fail(self, cause: RaymillError) -> None:
+        self._cause = self._cause or cause
+
+    def cause(self) -> RaymillError | None:
+        return self._cause
+
+
+@contextmanager
+def _listening(mailbox: Any, notify: Notify) -> Iterator[None]:
+    """Hand the workers' events to `notify` while the block runs."""
+    ended = threading.Event()
+
+    def fetch() -> None:
+        for event in ray.get(mailbox.fetch.remote()):
+            notify(event)
+
+    def listen() -> None:
+        while not ended.wait(POLL_S):
+            fetch()
+
+    thread = threading.Thread(target=listen, name="raymill-epochs", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        fetch()
+
+
+@dataclass
+class _RaySession:
+    """A worker of Ray Train. Checkpoints are this project's own: Ray's index of them is rewritten
+    in place and hashes nothing, so it gets none."""
+
+    folder: Path
+    device: torch.device
+    rank: int
+    world_size: int
+    reports: list[dict[str, float]] = field(default_factory=list)
+
+    def report(self, metrics: Mapping[str, float]) -> None:
+        ray.train.report(dict(metrics))
+
+    def latest_checkpoint(self) -> Path | None:
+        return newest_good(self.folder)
+
+
+def _work(config: dict[str, Any]) -> dict[str, Any] | None:
+    """What each worker runs; rank 0's result goes to the driver."""
+    job, mailbox = TrainJob.from_dict(config["job"]), config["mailbox"]
+    if ray.get(mailbox.cause.remote()) is not None:
+        return None  # the attempt before this one met an error that would only come again
+    context = ray.train.get_context()
+    torch.set_num_threads(config["threads"])
+    rank = context.get_world_rank()
+    session = _RaySession(
+        folder=Path(config["folder"]),
+        device=pick_device(job.training.gpu, context.get_local_rank()),
+        rank=rank, world_size=context.get_world_size(),
+    )
+    train_rows, validation_rows = (_shard(split, rank, job.training.seed) for split in SPLITS)
+    try:
+        result = fit(job, train_rows, validation_rows, session, mailbox.send.remote)
+    except RaymillError as error:
+        ray.get(mailbox.fail.remote(error))
+        if session.world_size == 1:
+            return None
+        raise  # the other ranks may wait in a collective: only an error takes them down
+    return as_dict(result)
+
+
+def _shard(split: str, rank: int, seed: int) -> Shard:
+    """A rank's rows, in whole blocks; its seed is its own, so that ranks draw other orders."""
+    blocks = ray.train.get_dataset_shard(f"{split}-{rank}").iter_batches(
+        batch_size=None, batch_format="numpy", prefetch_batches=0
+    )
+    return Shard(list(blocks), seed * 4099 + rank)
+
+
+def _lost(error: ray.train.TrainingFailedError, job: TrainJob) -> TrainingError:
+    failures: dict[int, Exception] = getattr(error, "worker_failures", {})
+    causes = [f"rank {rank}: {str(cause).splitlines()[-1]}" for rank, cause in failures.items()]
+    return TrainingError(Problem(
+        rule=f"training may lose its workers {job.training.max_failures} times",
+        got="; ".join(causes[:4]) or str(error).splitlines()[-1],
+        cure="The same command goes on after the last whole epoch.",
+    ))
