@@ -177,11 +177,6 @@ def connect(cpus: int, gpus: int) -> None:
     Raises:
         Exception: Ray did not start in two attempts.
     """
-    import ray._private.services as services
-
-    # Ray replaces 127.0.0.1 by the machine's address, and then listens on all interfaces.
-    services.resolve_ip_for_localhost = lambda host: host
-    services.get_node_ip_address = lambda address=None: "127.0.0.1"
     arguments: dict[str, Any] = {
         "address": "local", "num_cpus": cpus, "num_gpus": gpus, "include_dashboard": False,
         "object_store_memory": 100 * 2**20, "log_to_driver": False, "logging_level": "ERROR",
