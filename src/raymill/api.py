@@ -1,0 +1,108 @@
+"""The Python API: the verbs of the command line as functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raymill.errors import RaymillError, UsageError
+from raymill.events import Notify, ignore
+from raymill.serving.spec import ServingSpec
+from raymill.spec import Spec, load_spec, spec_from
+from raymill.tracking.home import Home
+from raymill.tracking.registry import ModelVersion, Registry
+from raymill.tracking.runs import Run
+from raymill.training.bundle import Bundle
+from raymill.training.factories import allowed
+from raymill.training.predictor import Predictor
+
+from .pipeline import evaluate, run, train, tune
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Model:
+    """A loaded model: a bundle whose hashes held, ready to predict."""
+
+    def __init__(self, predictor: Predictor, version: ModelVersion | None) -> None:
+        self.predictor = predictor
+        self.version = version
+
+    @property
+    def bundle(self) -> Bundle:
+        return self.predictor.bundle
+
+    def predict(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """`prediction` and, for class tasks, `probability_<class>`, row by row.
+
+        Raises:
+            DataError: rows that break the contract, each with its row, column and rule.
+        """
+        return self.predictor.predict_frame(frame)
+
+
+def load_model(
+    ref: str | Path, *, home: Path | None = None, tracking_uri: str | None = None,
+    device: str = "cpu",
+) -> Model:
+    """A model by `name` (its champion), `name@alias`, `name:version`, or the path of a bundle.
+
+    Raises:
+        ArtifactError: a file of the bundle is not as it was written.
+        UsageError: there is no such model.
+    """
+    place = Home.find(home)
+    version = None
+    if isinstance(ref, Path) or Path(ref).is_dir():
+        bundle = Bundle.open(ref)
+    else:
+        version = Registry(tracking_uri or place.tracking_uri, place).resolve(ref)
+        bundle = Bundle.open(version.bundle_path, version.digest)
+    return Model(Predictor(bundle, device=device, factories=allowed(place.path)), version)
+
+
+def serving_spec(version: ModelVersion, home: Home, overrides: Sequence[str] = ()) -> ServingSpec:
+    """How a version is served: as its run's spec says, with `serving.a=b` overrides.
+
+    Raises:
+        SpecError: an override that the spec refuses.
+    """
+    import yaml
+
+    if outside := [text for text in overrides if not text.startswith("serving.")]:
+        raise UsageError(f"serve takes overrides of serving only, but got {outside[0]!r}",
+                         cure="Write --set serving.KEY=VALUE.")
+    document: dict[str, Any] = {"name": version.name, "data": {"source": "-", "target": "-"}}
+    try:
+        resolved = yaml.safe_load(Run.open(home, version.run_id).spec_yaml)
+        document["serving"] = resolved["serving"]
+    except (RaymillError, OSError, KeyError):
+        document["serving"] = {}  # a run of another home: the defaults
+    return spec_from(document, overrides).serving
+
+
+def serve(
+    ref: str, *, home: Path | None = None, tracking_uri: str | None = None,
+    overrides: Sequence[str] = (), detach: bool = True, notify: Notify = ignore,
+) -> Any:
+    """Serve a registered model; with `detach` returns its `ServiceStatus` once it answers.
+
+    Raises:
+        UsageError: the name is served already, or the port is taken.
+    """
+    from raymill.serving import service
+
+    place = Home.find(home)
+    version = Registry(tracking_uri or place.tracking_uri, place).resolve(ref)
+    spec = serving_spec(version, place, overrides)
+    if detach:
+        return service.start_detached(version, spec, place.path, notify)
+    return service.run(version, spec, place.path, notify)
+
+
+__all__ = [
+    "Model", "Spec", "evaluate", "load_model", "load_spec", "run", "serve", "serving_spec",
+    "spec_from", "train", "tune",
+]

@@ -1,0 +1,97 @@
+"""`raymill models`, `promote`, `rollback`, `runs` and `ui`."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import subprocess
+import time
+from typing import Any
+
+from raymill.tracking.home import Home
+
+from .output import emit_json, emit_table, number
+
+
+def _registry(options: argparse.Namespace, home: Home) -> Any:
+    from raymill.tracking.registry import Registry
+
+    return Registry(options.tracking or home.tracking_uri, home)
+
+
+def models_verb(options: argparse.Namespace) -> None:
+    """Every version: aliases, metrics, who serves it."""
+    from raymill.serving.service import status
+
+    home = Home.find()
+    versions = _registry(options, home).versions(options.name)
+    serving = {(s.name, s.version): s.url for s in status(home.path)}
+    documents = [
+        {**version.to_dict(), "served_at": serving.get((version.name, version.version))}
+        for version in versions
+    ]
+    if options.json:
+        emit_json({"ok": True, "models": documents})
+        return
+    emit_table("models", ["name", "version", "aliases", "test metrics", "run", "served at"], [
+        [d["name"], d["version"], " ".join(f"@{a}" for a in d["aliases"]),
+         "  ".join(f"{k.removeprefix('test_')} {number(v)}"
+                   for k, v in list(d["metrics"].items())[:3]), d["run_id"], d["served_at"]]
+        for d in documents
+    ])
+
+
+def promote_verb(options: argparse.Namespace) -> None:
+    """Move the champion alias to a version."""
+    home = Home.find()
+    done = _registry(options, home).promote(
+        options.name, options.version, actor=getpass.getuser(), reason=options.reason)
+    _say(options, done)
+
+
+def rollback_verb(options: argparse.Namespace) -> None:
+    """Move the champion alias back to the previous champion."""
+    home = Home.find()
+    done = _registry(options, home).rollback(
+        options.name, actor=getpass.getuser(), reason=options.reason)
+    _say(options, done)
+
+
+def _say(options: argparse.Namespace, version: Any) -> None:
+    if options.json:
+        emit_json({"ok": True, **version.to_dict()})
+    else:
+        print(f"{version.name} version {version.version} is the champion")
+
+
+def runs_verb(options: argparse.Namespace) -> None:
+    """The runs of this home, newest first."""
+    from raymill.tracking.runs import Run
+
+    documents = [run.to_dict() for run in reversed(Run.list(Home.find(), options.name))]
+    if options.json:
+        emit_json({"ok": True, "runs": documents})
+        return
+    emit_table("runs", ["run", "project", "status", "began", "cause"], [
+        [d["id"], d["name"], d["status"],
+         time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(d["began"])), d["cause"]]
+        for d in documents
+    ])
+
+
+def ui_verb(options: argparse.Namespace) -> int:
+    """MLflow's UI on the local store, until Ctrl-C."""
+    from raymill.tracking.ui import ui_command
+
+    url = f"http://127.0.0.1:{options.port}"
+    if options.json:
+        emit_json({"ok": True, "url": url})
+    else:
+        print(f"MLflow at {url} (Ctrl-C stops it)")
+    with subprocess.Popen(ui_command(Home.find(), options.port)) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.terminate()
+            process.wait()
+            raise

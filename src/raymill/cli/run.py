@@ -1,0 +1,120 @@
+"""`raymill run`, `train`, `tune` and `evaluate`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from raymill.errors import EXIT_OK, EXIT_REFUSED
+from raymill.spec import Spec, load_spec
+from raymill.training.objective import METRICS
+
+from .output import emit_json, emit_table, number
+from .progress import Shown, shown
+
+
+def _open(options: argparse.Namespace) -> tuple[Spec, Path, Shown]:
+    spec = load_spec(options.spec, options.overrides)
+    return spec, Path(options.spec).resolve().parent, shown(spec.objective.metric)
+
+
+def run_verb(options: argparse.Namespace) -> int:
+    """The whole road; exits 3 when a gate refuses the model."""
+    spec, base, progress = _open(options)
+    with progress as notify:
+        from raymill.pipeline import run
+
+        result = run(spec, base=base, notify=notify)
+    if options.json:
+        emit_json(result.to_dict())
+    else:
+        _print_run(result)
+    return EXIT_OK if result.passed else EXIT_REFUSED
+
+
+def _print_run(result: Any) -> None:
+    evaluation = result.evaluation
+    _print_evaluation(evaluation)
+    from raymill.evaluation.words import beaten
+
+    if text := beaten(evaluation):
+        print(f"\n{text}")
+    print()
+    for verdict in result.verdicts:
+        print(f"gate {'passed ' if verdict.passed else 'REFUSED'} {verdict.gate}: {verdict.why}")
+    alias = "champion" if result.champion else "challenger"
+    print(f"\n{result.name} version {result.version} @{alias}  run {result.run_id}")
+    print(f"report {result.report}")
+    if result.champion:
+        print(f"next: raymill serve {result.name} --detach")
+    elif result.passed:
+        print(f"next: raymill promote {result.name} {result.version}")
+    else:
+        print("the model stays a challenger: a gate refused it")
+
+
+def _print_evaluation(evaluation: Any) -> None:
+    rivals = evaluation.rivals
+    percent = round(100 * evaluation.confidence)
+    rows = [
+        [name, number(e.value), f"[{number(e.low)}, {number(e.high)}]",
+         *(number(rival.metrics[name].value) if name in rival.metrics else ""
+           for rival in rivals.values())]
+        for name, e in evaluation.metrics.items()
+    ]
+    emit_table(f"{evaluation.rows:,} test rows", ["metric", "model", f"{percent} % interval",
+                                                  *rivals], rows)
+
+
+def train_verb(options: argparse.Namespace) -> None:
+    """Train the spec's own values."""
+    spec, base, progress = _open(options)
+    with progress as notify:
+        from raymill.pipeline import train
+
+        trained = train(spec, base=base, notify=notify)
+    if options.json:
+        emit_json({"ok": True, "bundle": str(trained.bundle), "digest": trained.digest,
+                   "family": trained.family, "params": trained.params,
+                   "validation": trained.metrics, "epochs": trained.history,
+                   "seconds": trained.seconds})
+        return
+    kept = {k.removeprefix("val_"): v for k, v in trained.metrics.items() if k.startswith("val_")}
+    emit_table("validation", ["metric", "value"], [[k, number(v)] for k, v in kept.items()])
+    print(f"bundle {trained.bundle}\nnext: raymill run {options.spec}")
+
+
+def tune_verb(options: argparse.Namespace) -> None:
+    """Search hyperparameters."""
+    spec, base, progress = _open(options)
+    with progress as notify:
+        from raymill.pipeline import tune
+
+        found = tune(spec, base=base, notify=notify)
+    if options.json:
+        emit_json({"ok": True, "metric": found.metric, "best_params": found.best_params,
+                   "best_value": found.best_value, "trials": found.trials})
+        return
+    sign = -1 if METRICS[found.metric].maximize else 1
+    ordered = sorted(found.trials, key=lambda t: (t["value"] is None, sign * (t["value"] or 0)))
+    emit_table("trials, best first", ["trial", "state", "epochs", found.metric, "parameters"], [
+        [t["number"], t["state"], t.get("epochs"), number(t["value"]),
+         "  ".join(f"{k}={number(v) if isinstance(v, float) else v}"
+                   for k, v in t["params"].items())]
+        for t in ordered
+    ])
+    print("next: put the best into the spec, or: raymill run " + options.spec)
+
+
+def evaluate_verb(options: argparse.Namespace) -> None:
+    """Measure a registered model on the spec's test rows."""
+    spec, base, progress = _open(options)
+    with progress as notify:
+        from raymill.pipeline import evaluate
+
+        evaluation = evaluate(spec, options.model, base=base, notify=notify)
+    if options.json:
+        emit_json({"ok": True, **evaluation.to_dict()})
+    else:
+        _print_evaluation(evaluation)

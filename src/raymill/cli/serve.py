@@ -1,0 +1,134 @@
+"""`raymill serve` with its `status` and `stop`, and `raymill predict`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from raymill.errors import UsageError
+from raymill.tracking.home import Home
+
+from .output import clean, emit_json, emit_table
+from .progress import shown
+
+
+def serve_verb(options: argparse.Namespace) -> None:
+    """Serve a model, or tell of the services, or stop them."""
+    if options.name == "status":
+        _status(options)
+    elif options.name == "stop":
+        _stop(options)
+    else:
+        _start(options)
+
+
+def _start(options: argparse.Namespace) -> None:
+    if options.which is not None:
+        raise UsageError(f"serve takes one NAME, but got {options.name!r} and {options.which!r}",
+                         cure="raymill serve NAME, or: raymill serve stop NAME.")
+    with shown() as notify:
+        from raymill.api import serve
+
+        status = serve(options.name, tracking_uri=options.tracking, overrides=options.overrides,
+                       detach=options.detach, notify=notify)
+    if not options.detach:
+        return
+    if options.json:
+        emit_json({"ok": True, **status.to_dict()})
+        return
+    print(f"{status.name} version {status.version} at {status.url}\n"
+          f"  docs {status.url}/docs\n  next: raymill predict {status.name} --input FILE\n"
+          f"  stop: raymill serve stop {status.name}")
+
+
+def _status(options: argparse.Namespace) -> None:
+    from raymill.serving.service import status
+
+    home = Home.find().path
+    while True:
+        found = [each.to_dict() for each in status(home, options.which)]
+        if options.json:
+            emit_json({"ok": True, "services": found})
+        elif found:
+            emit_table("services", ["name", "version", "state", "replicas", "wanted", "url"], [
+                [s["name"], s["version"], s["state"], s["replicas"], s["target"], s["url"]]
+                for s in found
+            ])
+        else:
+            print("no service runs; start one: raymill serve NAME --detach")
+        if not options.watch or options.json:
+            return
+        time.sleep(1)
+
+
+def _stop(options: argparse.Namespace) -> None:
+    from raymill.serving.service import status, stop
+
+    home = Home.find().path
+    names = [options.which] if options.which else [each.name for each in status(home)]
+    for name in names:
+        stop(home, name)
+    if options.json:
+        emit_json({"ok": True, "stopped": names})
+    else:
+        print(f"stopped {', '.join(names)}" if names else "no service runs")
+
+
+def predict_verb(options: argparse.Namespace) -> None:
+    """Ask the endpoint for every row of a file."""
+    from raymill.data.tables import read_rows
+    from raymill.serving.client import predict
+    from raymill.serving.service import status
+
+    home = Home.find().path
+    url, contract = options.url, None
+    if url is None:
+        running = [each for each in status(home, options.name) if each.state == "ready"]
+        if not running:
+            raise UsageError(f"no service called {options.name!r} is ready",
+                             cure=f"Start it: raymill serve {options.name} --detach, or give --url.")
+        url = running[0].url
+        contract = _contract(running[0].folder)
+    rows = read_rows(options.input, contract)
+    answers = predict(url, rows)
+    if options.output:
+        _write(answers, Path(options.output))
+        if options.json:
+            emit_json({"ok": True, "rows": len(answers), "output": options.output})
+        else:
+            print(f"{len(answers):,} predictions in {options.output}")
+    elif options.json:
+        emit_json({"ok": True, "predictions": answers})
+    else:
+        for answer in answers:
+            sys.stdout.write(json.dumps(clean(answer)) + "\n")
+
+
+def _contract(folder: str) -> Any:
+    raise NotImplementedError(folder)
+
+
+def _write(answers: list[dict[str, Any]], path: Path) -> None:
+    """Answers as JSONL, CSV or Parquet, by the name's ending."""
+    import pyarrow as pa
+    from pyarrow import csv, parquet
+
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(clean(a)) + "\n" for a in answers), encoding="utf-8")
+        return
+    flat = [
+        {**{k: v for k, v in a.items() if k != "probability"},
+         **{f"probability_{k}": v for k, v in (a.get("probability") or {}).items()}}
+        for a in answers
+    ]
+    table = pa.Table.from_pylist(flat)
+    if path.suffix == ".csv":
+        csv.write_csv(table, path)
+    elif path.suffix == ".parquet":
+        parquet.write_table(table, path)
+    else:
+        raise UsageError(f"--output ends in .jsonl, .csv or .parquet, but got {path.name!r}")

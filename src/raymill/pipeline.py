@@ -1,0 +1,74 @@
+"""The road: data, search, train, evaluate, gate, register, report; and its stages alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from raymill.evaluation.results import Evaluation
+from raymill.events import Notify, ignore
+from raymill.spec import Spec
+
+from . import steps
+from .results import RunResult, SearchOutcome, TrainOutcome
+from .workspace import workspace
+
+
+def run(
+    spec: Spec, *, base: Path | None = None, home: Path | None = None, notify: Notify = ignore
+) -> RunResult:
+    """From the data to a registered model and its report.
+
+    Stages whose inputs did not change are skipped; a killed run goes on where it stopped.
+
+    Args:
+        spec: what to do.
+        base: the spec's folder, which relative paths and the user's own modules are looked up in
+            (default: the folder that `load_spec` read it from, else the working folder).
+        home: where state lives (default: `$RAYMILL_HOME` or `.raymill`).
+        notify: is called with every `raymill.events.Event`.
+
+    Raises:
+        RaymillError: with problems that the user can mend. A model that a gate refuses is no
+            error: see `RunResult.passed`.
+    """
+    with workspace(spec, "run", base, home, notify) as work:
+        data = steps.prepare_data(work)
+        found = steps.search(work, data)
+        trained = steps.train(work, data, found)
+        evaluation = steps.evaluate(work, data, trained.bundle, trained.digest)
+        verdicts = steps.gate(work, evaluation)
+        version, champion = steps.register(work, trained, evaluation, verdicts)
+        report = steps.write_report(work, data, found, trained, evaluation, verdicts, version)
+        return RunResult(
+            run_id=work.run.id, name=spec.name, metric=evaluation.metric, search=found,
+            trained=trained, evaluation=evaluation, verdicts=verdicts, version=version,
+            champion=champion, report=report, data=steps.summary(data),
+        )
+
+
+def tune(
+    spec: Spec, *, base: Path | None = None, home: Path | None = None, notify: Notify = ignore
+) -> SearchOutcome:
+    """The search alone. A later `run` or `tune` of the same spec finds its trials done."""
+    with workspace(spec, "tune", base, home, notify) as work:
+        return steps.search(work, steps.prepare_data(work))
+
+
+def train(
+    spec: Spec, *, base: Path | None = None, home: Path | None = None, notify: Notify = ignore
+) -> TrainOutcome:
+    """Train the spec's own values, without a search, and write the bundle."""
+    with workspace(spec, "train", base, home, notify) as work:
+        data = steps.prepare_data(work)
+        return steps.train(work, data, SearchOutcome(steps.metric_of(work, data)))
+
+
+def evaluate(
+    spec: Spec, model: str | None = None, *, base: Path | None = None, home: Path | None = None,
+    notify: Notify = ignore,
+) -> Evaluation:
+    """Measure a registered model (default: the spec's own champion) on the spec's test rows."""
+    with workspace(spec, "evaluate", base, home, notify) as work:
+        version = work.registry.resolve(model or spec.name)
+        data = steps.prepare_data(work)
+        return steps.evaluate(work, data, Path(version.bundle_path), version.digest)

@@ -1,0 +1,247 @@
+"""The steps of the road, each a function of the work and of what came before it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from raymill.data.prepare import Prepared, prepare
+from raymill.errors import Problem, SpecError
+from raymill.evaluation.evaluate import evaluate as measure
+from raymill.evaluation.gates import Verdict, better, judge
+from raymill.evaluation.report import ReportData, render
+from raymill.evaluation.results import Evaluation
+from raymill.evaluation.threshold import choose
+from raymill.events import Event, note, warn
+from raymill.training import bundle as bundles
+from raymill.training.checkpoint import load_weights
+from raymill.training.distributed import train as train_distributed
+from raymill.training.factories import allow, allowed
+from raymill.training.job import make_job
+from raymill.training.objective import DEFAULT_METRIC, METRICS
+from raymill.training.predictor import Predictor
+from raymill.tuning.importance import importances
+from raymill.tuning.search import search as search_space
+from raymill.tuning.space import with_params
+
+from .project import code_digest, own_code
+from .results import SearchOutcome, TrainOutcome
+from .stages import key_of
+from .workspace import Work
+
+
+def prepare_data(work: Work) -> Prepared:
+    """Read, check, split and describe the data; its own cache knows when nothing changed."""
+    spec = work.spec
+    with work.stages.announced("data") as said:
+        data = prepare(
+            spec.data, work.base, work.home.cache / "data", work.notify, spec.objective.positive
+        )
+        said["detail"] = (
+            f"{data.contract.task}, "
+            + ", ".join(f"{rows:,} {split}" for split, rows in data.rows.items())
+            + (f", {data.quarantined:,} quarantined" if data.quarantined else "")
+        )
+    metric_of(work, data)
+    work.notify(Event("note", {"text": f"data {data.fingerprint[:12]} in {data.path}"}))
+    work.run.journal.append("dataset", name=spec.name, digest=data.fingerprint,
+                            rows=data.total_rows, source=spec.data.source)
+    return data
+
+
+def summary(data: Prepared) -> dict[str, Any]:
+    """Of the data, for results and reports."""
+    return {"fingerprint": data.fingerprint, "task": data.contract.task, "rows": data.rows,
+            "total_rows": data.total_rows, "quarantined": data.quarantined,
+            "in_gap": data.in_gap, "notes": data.notes}
+
+
+def metric_of(work: Work, data: Prepared) -> str:
+    """The metric that is optimised.
+
+    Raises:
+        SpecError: one that is not for this task.
+    """
+    task = data.contract.task
+    name = work.spec.objective.metric or DEFAULT_METRIC[task]
+    if task not in METRICS[name].tasks:
+        fit = [m.name for m in METRICS.values() if task in m.tasks]
+        raise SpecError(Problem(rule=f"objective.metric must be one for a {task} task", got=name,
+                                cure=f"Take one of {', '.join(fit)}."))
+    return name
+
+
+def _inputs(work: Work, data: Prepared) -> dict[str, Any]:
+    """What search and training depend on alike."""
+    return {"data": data.path.name, "metric": metric_of(work, data),
+            "code": code_digest(work.spec, work.base)}
+
+
+def search(work: Work, data: Prepared) -> SearchOutcome:
+    """Search hyperparameters; the spec's own values when `tuning.trials` is 0."""
+    spec, metric = work.spec, metric_of(work, data)
+    if spec.tuning.trials == 0:
+        return SearchOutcome(metric)
+    free = {"trials", "budget", "concurrency"}
+    inputs = {
+        **_inputs(work, data),
+        "model": spec.model.model_dump(mode="json"),
+        "training": spec.training.model_dump(mode="json", exclude={"workers", "max_failures"}),
+        "tuning": spec.tuning.model_dump(mode="json", exclude=free),
+    }
+
+    def build(folder: Path) -> dict[str, Any]:
+        found = search_space(spec.model, spec.training, metric, spec.tuning, data, folder,
+                             work.notify, work.project)
+        return {
+            "metric": metric, "best_params": found.best_params, "best_value": found.best_value,
+            "trials": [trial.to_dict() for trial in found.trials],
+            "importances": importances(found.study_path), "folder": str(folder),
+        }
+
+    wanted = key_of(spec.tuning.model_dump(mode="json", include=free))
+    _, result = work.stages.run(
+        "search", inputs, build, mark=f"done-{wanted}",
+        detail=lambda r: f"{len(r['trials'])} trials, best {metric} {r['best_value']:.4f}",
+    )
+    return SearchOutcome(**result)
+
+
+def train(work: Work, data: Prepared, found: SearchOutcome) -> TrainOutcome:
+    """Train the found parameters with all of `training.workers`, and write the bundle."""
+    spec = work.spec
+    model, training = with_params(spec.model, spec.training, found.best_params)
+    job = make_job(model, training, metric_of(work, data), data.transform.schema, work.project)
+    for name in own_code(spec):
+        allow(work.home.path, name, work.base)
+
+    def build(folder: Path) -> dict[str, Any]:
+        began = time.monotonic()
+        fitted = train_distributed(job, data, folder / "train", work.notify)
+        weights = load_weights(fitted.checkpoint)
+        info = {"run": work.run.id, "name": spec.name, "data": data.fingerprint,
+                "epochs": fitted.epochs, "best_epoch": fitted.best_epoch,
+                "validation": fitted.best}
+        factories = allowed(work.home.path)
+        draft = bundles.write(folder / "draft", job, weights, data, {}, info)
+        objective = {"metric": job.metric, **_threshold(work, data, Predictor(draft, factories=factories))}
+        final = bundles.write(folder / "bundle", job, weights, data, objective, info)
+        return {"bundle": str(final.path), "digest": final.digest, "family": job.family,
+                "params": job.params, "metrics": fitted.best, "history": fitted.history,
+                "seconds": time.monotonic() - began}
+
+    inputs = {**_inputs(work, data), "job": job.to_dict(),
+              "threshold": spec.objective.threshold.model_dump(mode="json")}
+    _, result = work.stages.run(
+        "train", inputs, build,
+        detail=lambda r: f"{r['family']}, validation {job.metric} {_value(r, job.metric):.4f}",
+    )
+    return TrainOutcome(**{**result, "bundle": Path(result["bundle"])})
+
+
+def _value(result: dict[str, Any], metric: str) -> float:
+    return float(result["metrics"][f"val_{metric}"])
+
+
+def _threshold(work: Work, data: Prepared, predictor: Predictor) -> dict[str, Any]:
+    if data.contract.task != "binary":
+        return {}
+    table = data.table("validation")
+    return choose(data.transform.targets(table), predictor.scores(table),
+                  work.spec.objective.threshold)
+
+
+def evaluate(work: Work, data: Prepared, bundle: Path, digest: str) -> Evaluation:
+    """Measure the bundle, the baselines and the champion on the test rows."""
+    objective, registry = work.spec.objective, work.registry
+    factories = allowed(work.home.path)
+    champion = registry.champion(work.spec.name)
+    if champion is not None and champion.digest == digest:
+        champion = None
+    rival = None
+    if champion is not None:
+        rival = Predictor(bundles.Bundle.open(champion.bundle_path, champion.digest),
+                          factories=factories)
+    inputs = {"data": data.path.name, "digest": digest,
+              "champion": champion.digest if champion is not None else None,
+              "objective": objective.model_dump(mode="json", exclude={"gates", "threshold"})}
+
+    def build(folder: Path) -> dict[str, Any]:
+        predictor = Predictor(bundles.Bundle.open(bundle, digest), factories=factories)
+        return measure(predictor, data, objective, metric_of(work, data), work.notify,
+                       champion=rival).to_dict()
+
+    def detail(result: dict[str, Any]) -> str:
+        measured = Evaluation.from_dict(result)
+        return f"test {measured.metric} {measured.headline.value:.4f}"
+
+    _, result = work.stages.run("evaluate", inputs, build, detail=detail)
+    evaluation = Evaluation.from_dict(result)
+    for line in evaluation.notes:
+        note(work.notify, line)
+    for name in better(evaluation):
+        warn(work.notify, f"the {name} is better than the model on the test rows")
+    work.run.journal.append("metrics", **{
+        f"test_{name}": estimate.value for name, estimate in evaluation.metrics.items()})
+    return evaluation
+
+
+def gate(work: Work, evaluation: Evaluation) -> list[Verdict]:
+    """Judge the model by the spec's gates."""
+    with work.stages.announced("gate") as said:
+        verdicts = judge(work.spec.objective.gates, evaluation)
+        refused = [v for v in verdicts if not v.passed]
+        said["detail"] = f"{len(verdicts) - len(refused)} of {len(verdicts)} passed"
+    for verdict in refused:
+        warn(work.notify, f"refused by {verdict.gate!r}: {verdict.why}")
+    return verdicts
+
+
+def register(
+    work: Work, trained: TrainOutcome, evaluation: Evaluation, verdicts: list[Verdict]
+) -> tuple[int, bool]:
+    """Register the bundle; the version, and whether it is now the champion."""
+    name, passed = work.spec.name, all(verdict.passed for verdict in verdicts)
+    with work.stages.announced("register") as said:
+        opened = bundles.Bundle.open(trained.bundle, trained.digest)
+        metrics = {f"test_{key}": e.value for key, e in evaluation.metrics.items()}
+        version = work.registry.register(name, opened, work.run.id, metrics,
+                                         {"raymill.gates": "passed" if passed else "refused"})
+        champion = work.registry.champion(name)
+        is_champion = champion is not None and champion.digest == trained.digest
+        if passed and not is_champion and work.spec.tracking.promote == "auto":
+            work.registry.promote(name, version.version, actor=f"run {work.run.id}",
+                                  reason="every gate passed")
+            is_champion = True
+        said["detail"] = f"{name} version {version.version}" + (
+            " @champion" if is_champion else " @challenger")
+    work.run.journal.append("model", name=name, version=version.version, digest=trained.digest)
+    return version.version, is_champion
+
+
+def write_report(
+    work: Work, data: Prepared, found: SearchOutcome, trained: TrainOutcome,
+    evaluation: Evaluation, verdicts: list[Verdict], version: int,
+) -> Path:
+    """The run's HTML page."""
+    path: Path = work.run.path / "report.html"
+    with work.stages.announced("report") as said:
+        page = render(ReportData(
+            title=f"{work.spec.name} version {version}", spec_yaml=work.run.spec_yaml,
+            evaluation=evaluation, verdicts=verdicts, history=trained.history,
+            trials=found.trials, importances=found.importances, profile=data.profile,
+            lineage=lineage(work, data, trained, version), notes=data.notes,
+        ))
+        path.write_text(page, encoding="utf-8")
+        said["detail"] = str(path)
+    work.run.journal.append("artifact", path=str(path), folder="report")
+    return path
+
+
+def lineage(work: Work, data: Prepared, trained: TrainOutcome, version: int) -> dict[str, Any]:
+    """The ids that tie a model to its run, data, spec and environment."""
+    return {"run": work.run.id, "model": f"{work.spec.name} version {version}",
+            "bundle digest": trained.digest, "data fingerprint": data.fingerprint,
+            "contract version": data.contract.version, "spec": work.run.key,
+            **work.run.environment}
