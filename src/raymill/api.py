@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raymill.data.contract import Contract
 from raymill.errors import RaymillError, UsageError
 from raymill.events import Notify, ignore
 from raymill.serving.spec import ServingSpec
@@ -61,6 +62,15 @@ def load_model(
         version = Registry(tracking_uri or place.tracking_uri, place).resolve(ref)
         bundle = Bundle.open(version.bundle_path, version.digest)
     return Model(Predictor(bundle, device=device, factories=allowed(place.path)), version)
+
+
+def load_contract(
+    ref: str, *, home: Path | None = None, tracking_uri: str | None = None
+) -> Contract:
+    """The contract of a registered model: what its rows look like."""
+    place = Home.find(home)
+    version = Registry(tracking_uri or place.tracking_uri, place).resolve(ref)
+    return Bundle.open(version.bundle_path, version.digest).contract
 
 
 def serving_spec(version: ModelVersion, home: Home, overrides: Sequence[str] = ()) -> ServingSpec:

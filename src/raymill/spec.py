@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    PrivateAttr,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from raymill.cluster.spec import ClusterSpec
 from raymill.data.spec import DataSpec
@@ -39,6 +46,12 @@ class Spec(Part):
     serving: ServingSpec = ServingSpec()
     cluster: ClusterSpec = ClusterSpec()
     tracking: TrackingSpec = TrackingSpec()
+    _base: Path | None = PrivateAttr(default=None)
+
+    @property
+    def base(self) -> Path | None:
+        """The folder that the spec was read from: relative paths start there."""
+        return self._base
 
     @field_validator("name")
     @classmethod
@@ -48,6 +61,8 @@ class Spec(Part):
                 f"a name is 1-64 letters, digits, '.', '_' or '-', and starts with a letter or "
                 f"digit, but got {name!r}"
             )
+        if name in ("status", "stop"):
+            raise ValueError(f"a name can't be a verb of serve (status, stop), but got {name!r}")
         return name
 
     @model_validator(mode="after")
@@ -150,7 +165,9 @@ def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
     """
     document, marks = read_yaml(Path(path), cure=CURE)
     places = apply_overrides(document, overrides)
-    return validate(document, marks, str(path), places)
+    spec = validate(document, marks, str(path), places)
+    spec._base = Path(path).resolve().parent
+    return spec
 
 
 def spec_from(document: Mapping[str, Any], overrides: Sequence[str] = ()) -> Spec:

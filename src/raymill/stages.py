@@ -60,11 +60,11 @@ class Stages:
         self.notify = notify
 
     @contextmanager
-    def announced(self, name: str) -> Iterator[dict[str, Any]]:
+    def announced(self, name: str, **facts: Any) -> Iterator[dict[str, Any]]:
         """Tell that stage `name` starts and how it ends; fill the yielded dict's `detail`."""
         began = time.monotonic()
         said: dict[str, Any] = {"name": name, "status": "finished"}
-        self.notify(Event("stage", {"name": name, "status": "started"}))
+        self.notify(Event("stage", {"name": name, "status": "started", **facts}))
         try:
             yield said
         except BaseException as error:
@@ -81,12 +81,13 @@ class Stages:
         *,
         mark: str = "done",
         detail: Callable[[dict[str, Any]], str] = lambda _: "",
+        **facts: Any,
     ) -> tuple[Path, dict[str, Any]]:
         """The folder and the result of a stage.
 
         `build(folder)` is called unless the same `inputs` were built before; it may find what a
         killed run left in `folder` and go on from there. `mark` tells apart results that share
-        a folder, such as a search with more trials.
+        a folder, such as a search with more trials. `facts` go into the stage's events.
         """
         folder = self.cache / name / key_of({"stage": name, **inputs})
         done = folder / f"{mark}.json"
@@ -95,7 +96,7 @@ class Stages:
             self.notify(Event("stage", {"name": name, "status": "skipped",
                                         "detail": detail(result)}))
             return folder, result
-        with self.announced(name) as said, locked(folder):
+        with self.announced(name, **facts) as said, locked(folder):
             result = build(folder)
             write_json(done, result)
             said["detail"] = detail(result)

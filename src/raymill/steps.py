@@ -102,7 +102,7 @@ def search(work: Work, data: Prepared) -> SearchOutcome:
 
     wanted = key_of(spec.tuning.model_dump(mode="json", include=free))
     _, result = work.stages.run(
-        "search", inputs, build, mark=f"done-{wanted}",
+        "search", inputs, build, mark=f"done-{wanted}", metric=metric,
         detail=lambda r: f"{len(r['trials'])} trials, best {metric} {r['best_value']:.4f}",
     )
     return SearchOutcome(**result)
@@ -134,7 +134,7 @@ def train(work: Work, data: Prepared, found: SearchOutcome) -> TrainOutcome:
     inputs = {**_inputs(work, data), "job": job.to_dict(),
               "threshold": spec.objective.threshold.model_dump(mode="json")}
     _, result = work.stages.run(
-        "train", inputs, build,
+        "train", inputs, build, metric=job.metric,
         detail=lambda r: f"{r['family']}, validation {job.metric} {_value(r, job.metric):.4f}",
     )
     return TrainOutcome(**{**result, "bundle": Path(result["bundle"])})

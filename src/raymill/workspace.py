@@ -54,7 +54,7 @@ def workspace(
     Every event goes to the caller, the run's journal and MLflow. The run is marked finished,
     interrupted or failed, and Ray is stopped, however the block ends.
     """
-    base = (base or Path.cwd()).resolve()
+    base = (base or spec.base or Path.cwd()).resolve()
     if problems := check_code(spec, base):
         raise SpecError(problems)
     place = Home.find(home)

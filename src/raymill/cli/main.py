@@ -131,6 +131,7 @@ def _add_serving_verbs(verbs: Any) -> None:
                          help="rows as CSV, JSONL or Parquet; - for JSONL or CSV on stdin")
     predict.add_argument("--output", metavar="FILE",
                          help="where the answers go: .jsonl, .csv or .parquet (default: stdout)")
+    predict.add_argument("--tracking", metavar="URI", help="MLflow's URI (default: the home's)")
     predict.add_argument("--url", help="the endpoint (default: the running service of that name)")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from rich.console import Console, Group
@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raymill.events import Event, Notify
+from raymill.training.objective import METRICS
 
 from .output import number
 
@@ -53,6 +54,9 @@ class State:
         data = event.data
         if event.kind == "stage":
             self.stages.setdefault(data["name"], {"began": event.time}).update(data)
+            if data.get("metric"):
+                self.metric = data["metric"]
+                self.maximize = METRICS[self.metric].maximize
             self.progress = {}
             self.epoch = {}
         elif event.kind == "progress":
@@ -159,11 +163,13 @@ def _leaderboard(state: State) -> Table:
     return table
 
 
+Shown = AbstractContextManager[Notify]
+
+
 @contextmanager
-def shown(metric: str = "", maximize: bool = True) -> Iterator[Notify]:
+def shown() -> Iterator[Notify]:
     """A `Notify` that shows events on stderr until the block ends."""
     state = State()
-    state.metric, state.maximize = metric, maximize
     console = Console(stderr=True)
     if not console.is_terminal:
         def print_line(event: Event) -> None:

@@ -16,7 +16,7 @@ from .progress import Shown, shown
 
 def _open(options: argparse.Namespace) -> tuple[Spec, Path, Shown]:
     spec = load_spec(options.spec, options.overrides)
-    return spec, Path(options.spec).resolve().parent, shown(spec.objective.metric)
+    return spec, Path(options.spec).resolve().parent, shown()
 
 
 def run_verb(options: argparse.Namespace) -> int:

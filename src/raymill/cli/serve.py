@@ -80,21 +80,21 @@ def _stop(options: argparse.Namespace) -> None:
 
 def predict_verb(options: argparse.Namespace) -> None:
     """Ask the endpoint for every row of a file."""
-    from raymill.data.tables import read_rows
+    from raymill.api import load_contract
+    from raymill.data.tables import json_rows, read_rows
     from raymill.serving.client import predict
     from raymill.serving.service import status
 
     home = Home.find().path
-    url, contract = options.url, None
+    url, ref = options.url, options.name
     if url is None:
         running = [each for each in status(home, options.name) if each.state == "ready"]
         if not running:
             raise UsageError(f"no service called {options.name!r} is ready",
                              cure=f"Start it: raymill serve {options.name} --detach, or give --url.")
-        url = running[0].url
-        contract = _contract(running[0].folder)
-    rows = read_rows(options.input, contract)
-    answers = predict(url, rows)
+        url, ref = running[0].url, f"{options.name}:{running[0].version}"
+    contract = load_contract(ref, tracking_uri=options.tracking)
+    answers = predict(url, json_rows(read_rows(options.input, contract)))
     if options.output:
         _write(answers, Path(options.output))
         if options.json:
@@ -106,10 +106,6 @@ def predict_verb(options: argparse.Namespace) -> None:
     else:
         for answer in answers:
             sys.stdout.write(json.dumps(clean(answer)) + "\n")
-
-
-def _contract(folder: str) -> Any:
-    raise NotImplementedError(folder)
 
 
 def _write(answers: list[dict[str, Any]], path: Path) -> None:
