@@ -14,21 +14,18 @@ from ray import serve
 from raymill.errors import RaymillError
 from raymill.specs import seconds
 
-from .batcher import Batcher
 from .environment import METRICS
-from .openapi import example_row, pages
 from .order import Order, write_private
-from .scorer import PredictorLike, Scorer
 from .spec import ServingSpec
 
 if TYPE_CHECKING:
+    from .scorer import PredictorLike
     from raymill.data.contract import Contract
 
 APP, DEPLOYMENT = "raymill", "Replica"
 CAUSE = "cause"  # the file that says why a replica did not start
 Load = Callable[[Order], "tuple[Contract, PredictorLike]"]
 _PUSH_S, _LOOK_BACK_S = 0.5, 2.0
-_WARM_UP = 3
 
 
 class Replica:
@@ -38,6 +35,9 @@ class Replica:
         _close_replica_port(Path(order.folder))
         os.environ[METRICS] = str(Path(order.folder) / "metrics")
         logging.getLogger("raymill.serving").addHandler(_log(order))
+        # Only now: prometheus_client settles at its import whether replicas share their counts.
+        from .endpoint import build
+
         try:
             contract, predictor = load(order)
             self._endpoint = build(order.name, order.version, order.spec, contract, predictor)
@@ -71,23 +71,6 @@ def load_bundle(order: Order) -> tuple[Contract, PredictorLike]:
         bundle, device=device, factories=allowed(Path(order.home)), threads=order.spec.threads
     )
     return bundle.contract, predictor
-
-
-def build(
-    name: str, version: int, spec: ServingSpec, contract: Contract, predictor: PredictorLike
-) -> Any:
-    """The endpoint with its model warm."""
-    # prometheus_client settles at import whether replicas share their counts.
-    from .app import Endpoint
-    from .metrics import Metrics
-
-    score = Scorer(contract, predictor)
-    _warm_up(score, contract, spec.max_batch_rows)
-    metrics = Metrics(name, version)
-    batcher = Batcher(
-        score, max_rows=spec.max_batch_rows, max_waiting=spec.max_waiting, on_batch=metrics.batch
-    )
-    return Endpoint(name, version, batcher, pages(contract, name, version, spec), metrics, spec)
 
 
 def deploy(order: Order, load: Load = load_bundle) -> None:
@@ -144,12 +127,6 @@ def _autoscaling(spec: ServingSpec) -> dict[str, Any]:
         "metrics_interval_s": _PUSH_S,
         "look_back_period_s": _LOOK_BACK_S,
     }
-
-
-def _warm_up(score: Scorer, contract: Contract, max_rows: int) -> None:
-    row = example_row(contract)
-    for count in [1] * _WARM_UP + [max_rows]:
-        score([row] * count)
 
 
 def _close_replica_port(folder: Path) -> None:

@@ -60,12 +60,14 @@ def pages(contract: Contract, name: str, version: int, limits: ServingSpec) -> P
 
 
 def row_schema(contract: Contract) -> dict[str, Any]:
-    """JSON Schema of one row: the columns that the model reads."""
+    """JSON Schema of one row: what the model reads, and what else may be sent along."""
     rules = {name: contract.columns[name] for name in contract.features}
+    others = [name for name in (*contract.columns, *contract.drop) if name not in rules]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "type": "object",
-        "properties": {name: _property(rule) for name, rule in rules.items()},
+        "properties": {name: _property(rule) for name, rule in rules.items()}
+        | {name: {"description": "taken, and not looked at"} for name in others},
         "required": [name for name, rule in rules.items() if not rule.nullable],
         "additionalProperties": False,
     }
@@ -93,7 +95,7 @@ def _property(rule: ColumnRule) -> dict[str, Any]:
 
 
 def _example(rule: ColumnRule) -> Any:
-    if rule.values:
+    if rule.values and (rule.closed or not rule.sensitive):
         return rule.values[0]
     if rule.type in ("int64", "float64"):
         return _between(rule)

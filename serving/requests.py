@@ -31,7 +31,7 @@ class _Undecoded(msgspec.Struct):
 _REQUEST = msgspec.json.Decoder(Request)
 _UNDECODED = msgspec.json.Decoder(_Undecoded)
 _PLACE = re.compile(r"rows\[(\d+)\](?:\.(.*))?", re.DOTALL)
-_NAME_LENGTH = 64
+_NAME_LENGTH, _RULE_LENGTH = 64, 300
 
 
 def check_headers(headers: Headers, max_bytes: int) -> None:
@@ -130,9 +130,11 @@ def _undecodable_field(body: bytes) -> tuple[int, str] | None:
 def from_data_error(error: DataError) -> HttpProblem:
     """The 422 that names each row and field that broke the contract, and never its value."""
     errors = [_entry(problem) for problem in error.problems]
-    names = ", ".join(problem.where for problem in error.problems[:3] if problem.where)
-    more = f" and {len(errors) - 3} more" if len(errors) > 3 else ""
-    return HttpProblem(422, f"{names or 'The request'}{more} breaks the contract.", errors)
+    named = [f"rows[{e['row']}].{e['field']}" for e in errors if "field" in e]
+    more = f" and {len(named) - 3} more" if len(named) > 3 else ""
+    verb = "breaks" if len(named) == 1 else "break"
+    detail = f"{', '.join(named[:3]) or 'The rows'}{more} {verb} the contract."
+    return HttpProblem(422, detail, errors)
 
 
 def _entry(problem: Problem) -> dict[str, Any]:
@@ -142,4 +144,4 @@ def _entry(problem: Problem) -> dict[str, Any]:
         entry["row"] = int(place[1])
         if place[2]:
             entry["field"] = place[2][:_NAME_LENGTH]
-    return {**entry, "rule": problem.rule}
+    return {**entry, "rule": problem.rule[:_RULE_LENGTH]}
