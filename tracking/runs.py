@@ -133,6 +133,16 @@ class Run:
         self._update(status=status, ended=time.time(), cause=cause)
         self.journal.append("run", status=status, cause=cause)
 
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep the run from going on meanwhile.
+
+        Raises:
+            UsageError: it is going on.
+        """
+        with self._take():
+            yield
+
     @classmethod
     def _unended(cls, home: Home, key: str) -> Run | None:
         for run in reversed(cls.list(home)):
@@ -148,14 +158,14 @@ class Run:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         run = cls(home, f"{name}-{stamp}-{secrets.token_hex(3)}")
         run.path.mkdir(mode=0o700)
-        _write_whole(run.path / "spec.yaml", spec_yaml)
+        write_whole(run.path / "spec.yaml", spec_yaml)
         first = {"name": name, "key": key, "status": "running", "began": time.time(),
                  "ended": None, "cause": None, "pid": os.getpid()}
-        _write_whole(run.path / "run.json", json.dumps(first, indent=1))
+        write_whole(run.path / "run.json", json.dumps(first, indent=1))
         return run
 
     def _update(self, **changes: Any) -> None:
-        _write_whole(self.path / "run.json", json.dumps({**self.record, **changes}, indent=1))
+        write_whole(self.path / "run.json", json.dumps({**self.record, **changes}, indent=1))
 
     def _take(self) -> IO[str]:
         """Hold this run for as long as the returned file is open, in this process only."""
@@ -165,7 +175,7 @@ class Run:
         except BlockingIOError:
             file.close()
             raise UsageError(
-                f"a spec is run once at a time, but {self.id} is going on (process "
+                f"a run can be in one process at a time, but {self.id} is going on (process "
                 f"{self.record['pid']})", cure="Wait for it, or stop it.",
             ) from None
         return file
@@ -190,7 +200,8 @@ def _open_lock(path: Path) -> IO[str]:
     return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+")
 
 
-def _write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
+    """All of `text` or nothing, on disk when this returns; for the owner only."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(text)

@@ -54,7 +54,7 @@ def test_line_with_a_hash_of_its_own_breaks_the_next(tmp_path: Path) -> None:
     lines = audit.path.read_text().splitlines()
     lines[1] = json.dumps({**json.loads(forged)})
     audit.path.write_text("\n".join(lines) + "\n")
-    with pytest.raises(ArtifactError, match="line [23]"):
+    with pytest.raises(ArtifactError, match=r"line [23]"):
         audit.verify()
 
 
