@@ -23,7 +23,7 @@ from raymill.data.spec import DataSpec
 from raymill.errors import Problem, SpecError
 from raymill.evaluation.spec import ObjectiveSpec
 from raymill.serving.spec import ServingSpec
-from raymill.specs import Part
+from raymill.specs import Part, PlacedError
 from raymill.tracking.spec import TrackingSpec
 from raymill.training.params import FAMILY_PARAMS, is_factory
 from raymill.training.spec import ModelSpec, TrainingSpec
@@ -74,6 +74,7 @@ class Spec(Part):
 
 def _check_dimension(path: str, dimension: Dimension, family: str) -> None:
     """Every searched value must be one that the field itself takes."""
+    place = ("tuning", "space", path)
     annotation = _field_type(path, family)
     if annotation is None:
         return
@@ -83,11 +84,12 @@ def _check_dimension(path: str, dimension: Dimension, family: str) -> None:
             TypeAdapter(annotation).validate_python(value)
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
-            raise ValueError(f"tuning.space {path}: {value!r} is refused: {reason}") from None
+            raise PlacedError(f"{value!r} is refused: {reason}", *place) from None
 
 
 def _field_type(path: str, family: str) -> Any:
     """The type of the field that a dotted `path` of a search space names; None: not known here."""
+    place = ("tuning", "space", path)
     room, _, field = path.partition(".")
     parts: dict[str, type[BaseModel]] = {"training": TrainingSpec}
     if family in FAMILY_PARAMS:
@@ -95,11 +97,11 @@ def _field_type(path: str, family: str) -> Any:
     elif room == "model" and is_factory(family):
         return None
     elif room == "model":
-        raise ValueError(f"tuning.space {path}: searching a model parameter needs model.family")
+        raise PlacedError("searching a model parameter needs model.family", *place)
     fields = parts[room].model_fields if room in parts else {}
     if field not in fields:
         known = [f"{r}.{f}" for r, part in parts.items() for f in part.model_fields]
-        raise ValueError(f"tuning.space names no field {path!r}{did_you_mean(path, known)}")
+        raise PlacedError(f"there is no field {path!r}{did_you_mean(path, known)}", *place)
     info = fields[field]
     return Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation
 

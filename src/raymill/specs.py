@@ -17,6 +17,14 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class PlacedError(ValueError):
+    """A rule over several fields that is broken at one of them: `place` leads there."""
+
+    def __init__(self, message: str, *place: str) -> None:
+        super().__init__(message)
+        self.place = place
+
+
 def seconds(duration: str) -> float:
     """`"90s"`, `"2h"`, `"7d"`, `"500ms"` in seconds.
 

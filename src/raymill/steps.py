@@ -97,7 +97,7 @@ def search(work: Work, data: Prepared) -> SearchOutcome:
         return {
             "metric": metric, "best_params": found.best_params, "best_value": found.best_value,
             "trials": [trial.to_dict() for trial in found.trials],
-            "importances": importances(found.study_path), "folder": str(folder),
+            "importances": importances(found).shares, "folder": str(folder),
         }
 
     wanted = key_of(spec.tuning.model_dump(mode="json", include=free))

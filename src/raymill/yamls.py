@@ -146,7 +146,8 @@ def problems(
 def _problem(
     item: Any, marks: Marks, file: str, model: type[BaseModel], overridden: Collection[Place]
 ) -> Problem:
-    place = _plain_place(item["loc"])
+    error = item.get("ctx", {}).get("error")
+    place = (*_plain_place(item["loc"]), *getattr(error, "place", ()))
     dotted = ".".join(map(str, place))
     if any(place[: len(o)] == o[: len(place)] for o in overridden) and place:
         where = f"--set {dotted}"
@@ -164,7 +165,7 @@ def _problem(
     if kind == "missing":
         return Problem(rule=f"{dotted} is required", where=where, cure=f"Add the key {dotted}.")
     if kind == "value_error":
-        rule, _, got = str(item["ctx"]["error"]).partition(", but got ")
+        rule, _, got = str(error).partition(", but got ")
         return Problem(rule=f"{dotted}: {rule}" if dotted else rule, got=got, where=where)
     message = item["msg"][0].lower() + item["msg"][1:]
     got = json.dumps(item["input"], default=str)

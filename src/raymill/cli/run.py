@@ -36,10 +36,12 @@ def run_verb(options: argparse.Namespace) -> int:
 def _print_run(result: Any) -> None:
     evaluation = result.evaluation
     _print_evaluation(evaluation)
-    from raymill.evaluation.words import beaten
+    from raymill.evaluation.words import findings
 
-    if text := beaten(evaluation):
-        print(f"\n{text}")
+    for finding in findings(evaluation):
+        print(f"\n{finding.title}. {finding.text}")
+        for advice in finding.tries:
+            print(f"  - {advice}")
     print()
     for verdict in result.verdicts:
         print(f"gate {'passed ' if verdict.passed else 'REFUSED'} {verdict.gate}: {verdict.why}")
@@ -99,7 +101,7 @@ def tune_verb(options: argparse.Namespace) -> None:
     sign = -1 if METRICS[found.metric].maximize else 1
     ordered = sorted(found.trials, key=lambda t: (t["value"] is None, sign * (t["value"] or 0)))
     emit_table("trials, best first", ["trial", "state", "epochs", found.metric, "parameters"], [
-        [t["number"], t["state"], t.get("epochs"), number(t["value"]),
+        [t["number"], t["state"], len(t["values"]), number(t["value"]),
          "  ".join(f"{k}={number(v) if isinstance(v, float) else v}"
                    for k, v in t["params"].items())]
         for t in ordered
