@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from threadpoolctl import threadpool_limits
 
 from .encoding import Encoding
 from .measures import Array
@@ -119,8 +121,13 @@ def _boosting(task: str, mask: NDArray[np.bool_], images: bool) -> Any:
 
 
 def _fit_quietly(model: Any, features: Array, y: Labels) -> bool:
-    """Fit; whether it stopped before it settled."""
-    with warnings.catch_warnings(record=True) as caught:
+    """Fit; whether it stopped before it settled.
+
+    One core stays free: on a busy machine the spinning OpenMP threads of histogram boosting make
+    it a hundred times slower.
+    """
+    threads = max(1, (os.cpu_count() or 1) - 1)
+    with threadpool_limits(limits=threads), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model.fit(features, y)
     return any(issubclass(warning.category, ConvergenceWarning) for warning in caught)

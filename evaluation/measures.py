@@ -100,12 +100,13 @@ class Measures:
         means = {name: loss @ weights / total for name, loss in self._losses.items()}
         if self._task == "regression":
             return _regression_values(means)
-        parts = (self._counts @ weights)[:-1].reshape(3, -1, weights.shape[1])
+        counts = (self._counts @ weights)[:-1].reshape(3, -1, weights.shape[1])
+        actual, alarms, right = counts
         ranked = np.array([ranking.values(weights) for ranking in self._rankings])
         return {
             "roc_auc": _mean_known(ranked[:, 0]),
             "average_precision": _mean_known(ranked[:, 1]),
-            **_count_values(*parts, binary=self._task == "binary"),
+            **_count_values(actual, alarms, right, self._task == "binary"),
             **means,
         }
 
@@ -166,9 +167,6 @@ def _mean_known(values: Array) -> Array:
     """Mean over axis 0 without the NaN; NaN where all are."""
     known = ~np.isnan(values)
     count = known.sum(axis=0)
-    return np.divide(
-        np.where(known, values, 0.0).sum(axis=0),
-        count,
-        out=np.full(values.shape[1], np.nan),
-        where=count > 0,
-    )
+    mean = np.full(values.shape[1], np.nan)
+    np.divide(np.where(known, values, 0.0).sum(axis=0), count, out=mean, where=count > 0)
+    return mean

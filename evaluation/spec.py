@@ -11,7 +11,8 @@ from raymill.training.objective import METRICS
 
 from .rules import parse_gate
 
-BASELINES = ("constant", "linear", "boosting")
+Baseline = Literal["constant", "linear", "boosting"]
+BASELINES: tuple[Baseline, ...] = ("constant", "linear", "boosting")
 
 
 class CostSpec(Part):
@@ -49,9 +50,7 @@ class ObjectiveSpec(Part):
     threshold: ThresholdSpec = ThresholdSpec()
     positive: str | None = None  # the class a binary model finds (None: the rarer one)
     gates: list[str] = Field(default_factory=lambda: ["beats: baseline"])
-    baselines: list[Literal["constant", "linear", "boosting"]] = Field(
-        default_factory=lambda: ["constant", "linear", "boosting"]
-    )
+    baselines: list[Baseline] = Field(default_factory=lambda: list(BASELINES))
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     bootstrap: Annotated[int, Field(ge=100, le=100_000)] = 1000
 
