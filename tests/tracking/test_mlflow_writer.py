@@ -24,12 +24,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 DIGEST = "ab" * 32
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """One store for all tests here: making it takes seconds."""
-    return Home.find(tmp_path_factory.mktemp("tracking") / "home")
-
-
 def journal_search(run: Run) -> None:
     """What a run of two trials and a final training tells."""
     journal = run.journal
