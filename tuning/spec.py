@@ -54,10 +54,10 @@ class BudgetSpec(Part):
 
 
 class TrialResources(Part):
-    """What one trial holds."""
+    """What one trial holds. `gpu` left out: one where the cluster has any and training allows."""
 
     cpu: Annotated[float, Field(gt=0)] = 1
-    gpu: Annotated[float, Field(ge=0)] = 0
+    gpu: Annotated[float, Field(ge=0)] | None = None
 
 
 class TuningSpec(Part):

@@ -1,0 +1,213 @@
+"""The search: trials side by side until they are all done or the time is up."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray import tune
+
+from raymill.errors import TrainingError, UsageError
+from raymill.events import Notify, ignore, note
+from raymill.specs import seconds
+from raymill.training.job import TrainJob, make_job
+from raymill.training.spec import ModelSpec, TrainingSpec
+
+from .bridge import LedgerSearcher, Watch, scheduler, tell_record
+from .capacity import side_by_side, trial_gpu
+from .ledger import Ledger, journal, study_name
+from .records import SearchResult
+from .space import decode, own_values, space_for, to_optuna, with_params
+from .spec import TuningSpec
+from .trial import Holder, trainable
+
+if TYPE_CHECKING:
+    from raymill.data.prepare import Prepared
+
+QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # the ledger is what a search resumes from
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+}
+
+
+def search(
+    model: ModelSpec,
+    training: TrainingSpec,
+    metric: str | None,
+    tuning: TuningSpec,
+    prepared: Prepared,
+    out: Path,
+    notify: Notify = ignore,
+    project: str | None = None,
+) -> SearchResult:
+    """Search `tuning.trials` trials in all; the same call again goes on where `out` was left.
+
+    Needs Ray to be running, unless `out` already holds every trial. The first trial takes the
+    spec's own values, where they lie in the space.
+
+    Raises:
+        TrainingError: every trial failed, or the budget ended before any finished an epoch.
+        UsageError: no trial fits the cluster, or another process searches in `out`.
+    """
+    if tuning.trials == 0:
+        raise UsageError("a search needs at least one trial", cure="Set tuning.trials.")
+    started = time.monotonic()
+    base = make_job(model, training, metric, prepared.transform.schema, project)
+    space = space_for(base.family, tuning.space)
+    if training.workers > 1:
+        note(notify, f"each trial trains on one worker; the winner will on {training.workers}")
+
+    def specs(drawn: dict[str, Any]) -> tuple[ModelSpec, TrainingSpec]:
+        concrete = model.model_copy(update={"family": base.family})
+        return with_params(concrete, training, decode(space, drawn))
+
+    def job(drawn: dict[str, Any]) -> TrainJob:
+        drawn_model, drawn_training = specs(drawn)
+        made = make_job(drawn_model, drawn_training, base.metric, base.schema, project)
+        return made.with_training(workers=1)
+
+    identity = study_name(
+        job=base.to_dict(), data=prepared.fingerprint, tuning=tuning.model_dump(
+            mode="json", exclude={"trials", "budget", "resources", "concurrency", "max_failures"}
+        ),
+    )
+    with journal(out) as path:
+        ledger = Ledger(path, identity, base.maximize, tuning, to_optuna(space),
+                        own_values(model, training, base.family, space))
+        if ledger.resumed:
+            note(notify, f"{ledger.resumed} of {tuning.trials} trials were finished before")
+        if ledger.remaining:
+            _run(ledger, base, tuning, prepared, out, notify, job, started)
+        winner = ledger.winner()
+        if winner is None or winner.value is None:
+            raise _nothing_found(ledger, tuning)
+        best_model, best_training = specs(winner.params)
+        return SearchResult(
+            best_params=decode(space, winner.params), best_value=winner.value,
+            best_trial=winner.number, metric=base.metric, maximize=base.maximize,
+            trials=[replace(r, params=decode(space, r.params)) for r in ledger.records()],
+            study_path=path, study_name=identity, resumed=ledger.resumed, space=space,
+            model=best_model, training=best_training,
+        )
+
+
+def _run(ledger: Ledger, base: TrainJob, tuning: TuningSpec, prepared: Prepared, out: Path,
+         notify: Notify, job: Callable[[dict[str, Any]], TrainJob], started: float) -> None:
+    spent_before = ledger.spent
+    wall = seconds(tuning.budget.wall) if tuning.budget.wall is not None else None
+
+    def spent() -> float:
+        return spent_before + time.monotonic() - started
+
+    def left() -> float | None:
+        return None if wall is None else wall - spent()
+
+    if wall is not None and spent() >= wall:
+        note(notify, f"the budget of {tuning.budget.wall} was used up before")
+        return
+    gpu = trial_gpu(tuning, base.training, ray.cluster_resources())
+    slots = side_by_side(tuning, gpu, [n["Resources"] for n in ray.nodes() if n["Alive"]])
+    epochs = base.training.epochs
+    with _scratch(out) as folder, _shared(prepared) as holder, _quiet():
+        checkpoints = folder / "checkpoints" if tuning.max_failures else None
+        run = trainable(holder, checkpoints, tuning.resources.cpu, gpu)
+        tuner = tune.Tuner(
+            tune.with_resources(run, {"CPU": tuning.resources.cpu, "GPU": gpu}),
+            tune_config=tune.TuneConfig(
+                search_alg=LedgerSearcher(ledger, job, notify),
+                scheduler=scheduler(tuning, epochs, base.maximize, ledger.records()),
+                num_samples=ledger.remaining,
+                max_concurrent_trials=slots,
+                time_budget_s=max(left() or 0.0, 0.1) if wall is not None else None,
+                reuse_actors=True,
+                trial_name_creator=_trial_name,
+                trial_dirname_creator=_trial_name,
+            ),
+            run_config=tune.RunConfig(
+                name="search", storage_path=str(folder), verbose=0,
+                failure_config=tune.FailureConfig(max_failures=tuning.max_failures),
+                callbacks=[Watch(ledger, base.metric, epochs, notify)],
+            ),
+        )
+        try:
+            tuner.fit()
+        finally:
+            ledger.spend(spent())
+    _settle(ledger, notify, over=wall is not None and spent() >= wall)
+
+
+def _settle(ledger: Ledger, notify: Notify, *, over: bool) -> None:
+    """Close the trials that were running when Tune stopped: the time was up, or Ctrl-C."""
+    for number in ledger.live:
+        if over and ledger.best(number) is not None:
+            tell_record(notify, ledger.end(number, "complete", "cut short by tuning.budget.wall"))
+        else:
+            ledger.cut_off(number, "tuning.budget.wall ended" if over else "interrupted")
+    if ledger.remaining and not over:
+        raise KeyboardInterrupt
+
+
+def _nothing_found(ledger: Ledger, tuning: TuningSpec) -> TrainingError:
+    failed = ledger.records()
+    if not failed:
+        return TrainingError(f"the search ended after {tuning.budget.wall}, before any trial "
+                             "finished an epoch", cure="Raise tuning.budget.wall.")
+    causes = dict.fromkeys(record.cause for record in failed)
+    return TrainingError(f"all {len(failed)} trials failed: " + "; ".join(causes))
+
+
+def _trial_name(trial: Any) -> str:
+    return f"trial-{trial.config['number']}"
+
+
+@contextmanager
+def _scratch(out: Path) -> Iterator[Path]:
+    """A folder for Tune's own files; one that a killed search left is removed first."""
+    folder = (out / "scratch").resolve()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _shared(prepared: Prepared) -> Iterator[Any]:
+    """The tensors of training and validation, put in the object store once for all trials."""
+    blocks = {split: list(prepared.tensors(split)) for split in ("train", "validation")}
+    holder = Holder.remote(blocks)  # type: ignore[attr-defined]
+    try:
+        yield holder
+    finally:
+        ray.kill(holder)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Tune without its printing, its loggers and its snapshots."""
+    before = {name: os.environ.get(name) for name in QUIET}
+    logger = logging.getLogger("ray.tune")
+    level = logger.level
+    os.environ.update(QUIET)
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        for name, value in before.items():
+            restore = partial(os.environ.pop, name, None) if value is None else partial(
+                os.environ.__setitem__, name, value)
+            restore()

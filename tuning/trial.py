@@ -1,0 +1,109 @@
+"""One trial: the training loop, inline in a warm actor that Ray Tune uses again."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray import tune
+
+from raymill.errors import TrainingError
+from raymill.training.checkpoint import newest_good
+from raymill.training.job import TrainJob
+from raymill.training.loop import fit
+from raymill.training.shard import Shard
+
+# Keys of what a trial reports to Tune.
+EPOCH, METRICS, OBJECTIVE, FINISHED, FAILED = "epoch", "metrics", "objective", "finished", "failed"
+
+Trainable = Callable[[dict[str, Any]], dict[str, Any]]
+Shards = tuple[Shard, Shard]
+
+
+@ray.remote(num_cpus=0)
+class Holder:
+    """Holds the references to the tensors that all trials share.
+
+    References captured in a trainable would be pinned until the driver ends; these go when the
+    holder does.
+    """
+
+    def __init__(self, blocks: dict[str, list[ray.ObjectRef]]) -> None:
+        self._blocks = blocks
+
+    def blocks(self) -> dict[str, list[ray.ObjectRef]]:
+        return self._blocks
+
+
+@dataclass
+class TrialSession:
+    """A `Session` whose epochs go to Tune, with the best value so far for ASHA to compare.
+
+    Tune ends a trial inside `report`, by `SystemExit`.
+    """
+
+    metric: str
+    maximize: bool
+    device: torch.device
+    folder: Path | None = None
+    rank: int = 0
+    world_size: int = 1
+    best: float = math.nan
+
+    def report(self, metrics: Mapping[str, float]) -> None:
+        value = float(metrics[f"val_{self.metric}"])
+        better = max if self.maximize else min
+        if math.isfinite(value):
+            self.best = better(self.best, value) if math.isfinite(self.best) else value
+        told = {name: float(number) for name, number in metrics.items()}
+        tune.report({EPOCH: int(metrics["epoch"]), METRICS: told, OBJECTIVE: self.best})
+
+    def latest_checkpoint(self) -> Path | None:
+        """Where a trial whose actor died goes on, when it is tried again on the same machine."""
+        return newest_good(self.folder) if self.folder is not None else None
+
+
+def trainable(holder: Any, folder: Path | None, cpus: float, gpu: float) -> Trainable:
+    """What Tune runs for a trial.
+
+    Its configuration is `number` and `job`, the JSON of a `TrainJob`. With a `folder`, epochs
+    are checkpointed below it. A `TrainingError` is a finding about the parameters (the loss
+    diverged), so it ends the trial at once; any other error is Tune's to try again.
+    """
+
+    def run_trial(config: dict[str, Any]) -> dict[str, Any]:
+        torch.set_num_threads(max(1, int(cpus)))
+        job = TrainJob.from_dict(json.loads(config["job"]))
+        own = folder / str(config["number"]) if folder is not None else None
+        if own is not None:
+            own.mkdir(parents=True, exist_ok=True)
+        device = torch.device("cuda" if gpu > 0 else "cpu")
+        session = TrialSession(job.metric, job.maximize, device, own)
+        train, validation = _shards(holder, job.training.seed)
+        try:
+            fit(job, train, validation, session)
+        except TrainingError as error:
+            return {FAILED: str(error), OBJECTIVE: session.best}
+        return {FINISHED: True, OBJECTIVE: session.best}
+
+    return run_trial
+
+
+_kept: dict[tuple[str, int], Shards] = {}
+
+
+def _shards(holder: Any, seed: int) -> Shards:
+    """The shards of this search, made once a process."""
+    key = (holder._actor_id.hex(), seed)
+    if key not in _kept:
+        _kept.clear()
+        blocks = ray.get(holder.blocks.remote())
+        train, validation = (ray.get(blocks[split]) for split in ("train", "validation"))
+        _kept[key] = Shard(train, seed), Shard(validation, seed)
+    return _kept[key]
