@@ -7,10 +7,16 @@ from torch import Tensor, nn
 
 from raymill.data.schema import InputSchema
 
+from .embeddings import CategoryEmbedding
+
+CATEGORY_WIDTH = 16
+SMALLEST = 4  # images are pooled while their shorter side is at least this
+
 
 class CNN(nn.Module):
     """`blocks` of two 3x3 convolutions with batch norm and 2x2 pooling, the channels doubling;
-    global average pooling and a linear head. Images come as uint8 and are scaled here."""
+    global mean and maximum, beside them the row's numbers and categories, and a linear head.
+    Images come as uint8 and are scaled here."""
 
     def __init__(
         self, schema: InputSchema, channels: int, blocks: int, dropout: float, flip: bool
@@ -20,25 +26,32 @@ class CNN(nn.Module):
             raise ValueError("a cnn needs an image column")
         self.flip = flip
         layers: list[nn.Module] = []
-        wide = schema.image[0]
-        side = min(schema.image[1:])
+        wide, side = schema.image[0], min(schema.image[1:])
         for block in range(blocks):
             out = channels * 2**block
             layers += [*_conv(wide, out), *_conv(out, out)]
-            if side >= 4:
+            if side >= SMALLEST:
                 layers.append(nn.MaxPool2d(2))
-                side //= 2
-            wide = out
+            wide, side = out, side // 2
         self.features = nn.Sequential(*layers)
-        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(2 * wide, schema.outputs))
+        sizes = [size for _, size in schema.categorical]
+        self.categories = CategoryEmbedding(sizes, CATEGORY_WIDTH, 0.1) if sizes else None
+        wide = 2 * wide + len(schema.numeric) + CATEGORY_WIDTH * len(sizes)
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(wide, schema.outputs))
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        x = batch["image"].to(self.head[1].weight.dtype) / 127.5 - 1
+        x = batch["image"].float() / 127.5 - 1
         if self.flip and self.training:
             mirrored = torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5
             x = torch.where(mirrored, x.flip(-1), x)
         x = self.features(x.contiguous(memory_format=torch.channels_last))
-        return self.head(torch.cat([x.mean(dim=(2, 3)), x.amax(dim=(2, 3))], dim=1))
+        parts = [x.mean(dim=(2, 3)), x.amax(dim=(2, 3))]
+        if "numeric" in batch:
+            parts.append(batch["numeric"])
+        if self.categories is not None:
+            parts.append(self.categories(batch["categorical"]))
+        output: Tensor = self.head(torch.cat(parts, dim=1))
+        return output
 
 
 def _conv(wide: int, out: int) -> list[nn.Module]:

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from raymill.data.schema import InputSchema
 
+from .embeddings import CategoryEmbedding
+
 
 class Linear(nn.Module):
-    """One weight a number and one a category, as `nn.Embedding` of width `outputs`."""
+    """A weight a number and a weight a category, for each output. Starts at zero."""
 
     def __init__(self, schema: InputSchema) -> None:
         super().__init__()
-        self.numbers = nn.Linear(len(schema.numeric), schema.outputs)
-        self.categories = nn.ModuleList(
-            nn.Embedding(size, schema.outputs) for _, size in schema.categorical
-        )
-        nn.init.zeros_(self.numbers.weight)
-        nn.init.zeros_(self.numbers.bias)
-        for table in self.categories:
-            nn.init.zeros_(table.weight)
+        self.outputs = schema.outputs
+        sizes = [size for _, size in schema.categorical]
+        self.weight = None
+        if schema.numeric:
+            self.weight = nn.Parameter(torch.zeros(len(schema.numeric), self.outputs))
+        self.categories = CategoryEmbedding(sizes, self.outputs, 0.0) if sizes else None
+        self.bias = nn.Parameter(torch.zeros(self.outputs))
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        output: Tensor | None = None
-        if "numeric" in batch:
-            output = self.numbers(batch["numeric"])
-        for index, table in enumerate(self.categories):
-            part = table(batch["categorical"][:, index])
-            output = part if output is None else output + part
-        if output is None:
-            raise ValueError("a linear model needs numbers or categories")
-        return output if "numeric" in batch else output + self.numbers.bias
-
-
+        output = self.bias
+        if self.weight is not None:
+            output = output + batch["numeric"] @ self.weight
+        if self.categories is not None:
+            each: Tensor = self.categories(batch["categorical"])
+            output = output + each.unflatten(1, (-1, self.outputs)).sum(dim=1)
+        return output
