@@ -8,9 +8,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from .formats import exact, label
 from .results import Estimate, Evaluation, maximised
 from .svg import Plot, legend, padded
-from .words import exact, label
 
 KINDS = {"constant": "s-rival dotted", "linear": "s-rival dashed", "boosting": "s-second",
          "champion": "s-good"}
@@ -110,7 +110,7 @@ def history(trials: Sequence[Mapping[str, Any]], metric: str) -> Markup:
         return Markup("")
     last = max(int(t["number"]) for t in trials)
     plot = Plot((-0.5, last + 0.5), padded([float(t["value"]) for t in known]), "trials in order")
-    plot.axes("trial", f"validation {label(metric)}", x_ticks=_whole(0, last))
+    plot.axes("trial", x_ticks=_whole(0, last))
     best, steps = None, []
     pick = max if maximised(metric) else min
     for trial in sorted(known, key=lambda t: int(t["number"])):

@@ -9,9 +9,9 @@ from typing import Any
 from markupsafe import Markup
 
 from .charts import KINDS
+from .formats import exact
 from .results import Evaluation
 from .svg import Plot, legend, number, padded
-from .words import exact
 
 UNIT = [0.0, 0.25, 0.5, 0.75, 1.0]
 

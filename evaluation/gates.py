@@ -6,7 +6,8 @@ import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .results import Estimate, Evaluation, maximised
+from .formats import exact, interval
+from .results import Evaluation, maximised
 from .rules import Beats, Bound, parse_gate
 
 _SIGNS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
@@ -47,11 +48,10 @@ def _bound(gate: Bound, evaluation: Evaluation) -> Verdict:
         return Verdict(gate.text, False, why)
     value = evaluation.measure(gate.measure)
     passed = bool(_SIGNS[gate.sign](value, gate.limit))
-    held = "holds" if passed else "does not hold"
-    why = f"{gate.measure} is {_number(value)}"
+    why = f"{gate.measure} is {exact(value)}"
     if (estimate := evaluation.metrics.get(gate.measure)) is not None:
         why += f" {interval(estimate)}"
-    return Verdict(gate.text, passed, f"{why}: {gate.sign} {gate.limit:g} {held}")
+    return Verdict(gate.text, passed, why if passed else f"{why}, not {gate.sign} {gate.limit:g}")
 
 
 def _beats(rival: str, evaluation: Evaluation) -> tuple[bool, str]:
@@ -65,8 +65,8 @@ def _beats(rival: str, evaluation: Evaluation) -> tuple[bool, str]:
     side = "better than" if passed else "the same as" if gap.value == 0 else "worse than"
     sure = "" if gap.clear else ", a difference that chance could make"
     return passed, (
-        f"{metric} {_number(evaluation.headline.value)} is {side} {rival}'s "
-        f"{_number(other.metrics[metric].value)} (difference {_number(gap.value, sign=True)} "
+        f"{metric} {exact(evaluation.headline.value)} is {side} {rival}'s "
+        f"{exact(other.metrics[metric].value)} (difference {exact(gap.value, sign=True)} "
         f"{interval(gap, sign=True)}{sure})"
     )
 
@@ -82,15 +82,3 @@ def better(evaluation: Evaluation) -> list[str]:
         ahead, key=lambda name: evaluation.rivals[name].metrics[metric].value,
         reverse=maximised(metric),
     )
-
-
-def interval(estimate: Estimate, sign: bool = False) -> str:
-    """`[low, high]` to the digits of the estimate."""
-    return f"[{_number(estimate.low, sign)}, {_number(estimate.high, sign)}]"
-
-
-def _number(value: float, sign: bool = False) -> str:
-    """Four decimals below 10, four digits above."""
-    size = abs(value)
-    text = f"{value:.4f}" if size < 10 else f"{value:,.1f}" if size < 1e6 else f"{value:.4g}"
-    return f"+{text}" if sign and value > 0 else text

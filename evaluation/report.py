@@ -13,10 +13,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from . import charts
 from .columns import columns
 from .figures import figures
+from .formats import exact, label
 from .gates import Verdict
 from .results import Evaluation, maximised
 from .svg import number
-from .words import exact, findings, label, summary
+from .words import findings, summary
 
 TEMPLATES = Path(__file__).parent / "templates"
 LEADERS = 12  # trials that the leaderboard shows

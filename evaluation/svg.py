@@ -59,7 +59,7 @@ class Plot:
     label: str
     width: int = 460
     height: int = 290
-    left: int = 52
+    left: int = 56
     right: int = 16
     top: int = 14
     bottom: int = 42
@@ -105,7 +105,7 @@ class Plot:
             self.text((self.left + end) / 2, self.height - 6, x_title, "title mid")
         if y_title:
             self.add(
-                '<text class="title mid" transform="translate(13 {}) rotate(-90)">{}</text>',
+                '<text class="title mid" transform="translate(10 {}) rotate(-90)">{}</text>',
                 (self.top + floor) / 2, y_title,
             )
 

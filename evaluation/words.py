@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .formats import exact, label
 from .gates import better
-from .results import COST, Evaluation, maximised
+from .results import Evaluation, maximised
 
-LABELS = {
-    "roc_auc": "ROC AUC", "average_precision": "average precision", "f1": "F1", "rmse": "RMSE",
-    "mae": "MAE", "r2": "R²", "log_loss": "log loss", "brier": "Brier score", COST: "cost per row",
-    "balanced_accuracy": "balanced accuracy", "p50_latency_ms": "latency of one row, median",
-    "p99_latency_ms": "latency of one row, 99th percentile", "model_mb": "size on disk",
-}
 RIVALS = {
     "constant": "a constant answer", "linear": "a linear model",
     "boosting": "scikit-learn's gradient boosting", "champion": "the champion",
@@ -56,19 +50,6 @@ class Finding:
 
 def _percent(evaluation: Evaluation) -> str:
     return f"{100 * evaluation.confidence:g} %"
-
-
-def label(metric: str) -> str:
-    return LABELS.get(metric, metric.replace("_", " "))
-
-
-def exact(value: float, sign: bool = False) -> str:
-    """Four decimals below 10, fewer above."""
-    if math.isnan(value):
-        return "–"
-    size = abs(value)
-    text = f"{size:.4f}" if size < 10 else f"{size:,.2f}" if size < 1000 else f"{size:,.0f}"
-    return ("−" if value < 0 else "+" if sign and value > 0 else "") + text
 
 
 def findings(evaluation: Evaluation, images: bool = False) -> list[Finding]:
