@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raymill.data.contract import Contract
-from raymill.errors import RaymillError, UsageError
+from raymill.errors import UsageError
 from raymill.events import Notify, ignore
 from raymill.serving.spec import ServingSpec
 from raymill.spec import Spec, load_spec, spec_from
@@ -86,10 +86,10 @@ def serving_spec(version: ModelVersion, home: Home, overrides: Sequence[str] = (
                          cure="Write --set serving.KEY=VALUE.")
     document: dict[str, Any] = {"name": version.name, "data": {"source": "-", "target": "-"}}
     try:
-        resolved = yaml.safe_load(Run.open(home, version.run_id).spec_yaml)
+        resolved = yaml.safe_load(Run.open(home, version.run_id or "").spec_yaml)
         document["serving"] = resolved["serving"]
-    except (RaymillError, OSError, KeyError):
-        document["serving"] = {}  # a run of another home: the defaults
+    except UsageError:
+        pass  # a run of another home: the defaults
     return spec_from(document, overrides).serving
 
 

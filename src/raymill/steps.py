@@ -13,7 +13,7 @@ from raymill.evaluation.gates import Verdict, better, judge
 from raymill.evaluation.report import ReportData, render
 from raymill.evaluation.results import Evaluation
 from raymill.evaluation.threshold import choose
-from raymill.events import Event, note, warn
+from raymill.events import note, warn
 from raymill.training import bundle as bundles
 from raymill.training.checkpoint import load_weights
 from raymill.training.distributed import train as train_distributed
@@ -34,19 +34,11 @@ from .workspace import Work
 def prepare_data(work: Work) -> Prepared:
     """Read, check, split and describe the data; its own cache knows when nothing changed."""
     spec = work.spec
-    with work.stages.announced("data") as said:
-        data = prepare(
-            spec.data, work.base, work.home.cache / "data", work.notify, spec.objective.positive
-        )
-        said["detail"] = (
-            f"{data.contract.task}, "
-            + ", ".join(f"{rows:,} {split}" for split, rows in data.rows.items())
-            + (f", {data.quarantined:,} quarantined" if data.quarantined else "")
-        )
+    data = prepare(spec.data, work.base, work.home.cache / "data", work.notify,
+                   spec.objective.positive)
     metric_of(work, data)
-    work.notify(Event("note", {"text": f"data {data.fingerprint[:12]} in {data.path}"}))
-    work.run.journal.append("dataset", name=spec.name, digest=data.fingerprint,
-                            rows=data.total_rows, source=spec.data.source)
+    work.record("dataset", name=spec.name, digest=data.fingerprint, rows=data.total_rows,
+                source=spec.data.source)
     return data
 
 
@@ -105,6 +97,7 @@ def search(work: Work, data: Prepared) -> SearchOutcome:
         "search", inputs, build, mark=f"done-{wanted}", metric=metric,
         detail=lambda r: f"{len(r['trials'])} trials, best {metric} {r['best_value']:.4f}",
     )
+    work.record("params", **result["best_params"])
     return SearchOutcome(**result)
 
 
@@ -137,6 +130,8 @@ def train(work: Work, data: Prepared, found: SearchOutcome) -> TrainOutcome:
         "train", inputs, build, metric=job.metric,
         detail=lambda r: f"{r['family']}, validation {job.metric} {_value(r, job.metric):.4f}",
     )
+    work.record("params", **{"model.family": result["family"]})
+    work.record("metrics", **{k: v for k, v in result["metrics"].items() if k.startswith("val_")})
     return TrainOutcome(**{**result, "bundle": Path(result["bundle"])})
 
 
@@ -182,7 +177,7 @@ def evaluate(work: Work, data: Prepared, bundle: Path, digest: str) -> Evaluatio
         note(work.notify, line)
     for name in better(evaluation):
         warn(work.notify, f"the {name} is better than the model on the test rows")
-    work.run.journal.append("metrics", **{
+    work.record("metrics", **{
         f"test_{name}": estimate.value for name, estimate in evaluation.metrics.items()})
     return evaluation
 
@@ -216,7 +211,7 @@ def register(
             is_champion = True
         said["detail"] = f"{name} version {version.version}" + (
             " @champion" if is_champion else " @challenger")
-    work.run.journal.append("model", name=name, version=version.version, digest=trained.digest)
+    work.record("model", name=name, version=version.version, digest=trained.digest)
     return version.version, is_champion
 
 
@@ -235,7 +230,7 @@ def write_report(
         ))
         path.write_text(page, encoding="utf-8")
         said["detail"] = str(path)
-    work.run.journal.append("artifact", path=str(path), folder="report")
+    work.record("artifact", path=str(path), folder="report")
     return path
 
 

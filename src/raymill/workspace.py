@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from raymill.cluster.local import Capacity, ray_session
 from raymill.errors import SpecError
@@ -39,6 +40,10 @@ class Work:
     def project(self) -> str | None:
         """The folder of the user's own code, when the spec names some."""
         return str(self.base) if own_code(self.spec) else None
+
+    def record(self, kind: str, **data: Any) -> None:
+        """Put a fact into the journal, and so into MLflow."""
+        self.run.journal.append(kind, **data)
 
     @property
     def registry(self) -> Registry:
@@ -73,5 +78,6 @@ def workspace(
 
         tell(Event("note", {"text": f"run {run.id}" + (" (goes on)" if run.resumed else "")}))
         run.journal.append("environment", **environment(base), user=getpass.getuser())
+        run.journal.append("artifact", path=str(run.path / "spec.yaml"), folder="spec")
         capacity = stack.enter_context(ray_session(spec.cluster, base, tell))
         yield Work(spec, base, place, run, Stages(place.cache, tell), tell, capacity, uri)

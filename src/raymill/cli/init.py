@@ -8,7 +8,7 @@ from pathlib import Path
 from raymill.cluster.local import ray_session
 from raymill.cluster.spec import ClusterSpec
 from raymill.data.infer import infer
-from raymill.data.source import discover
+from raymill.data.source import discover_all
 from raymill.data.spec import DataSpec
 from raymill.scaffold import check_name, column_rows, spec_text, write_project
 
@@ -24,7 +24,7 @@ def init_verb(options: argparse.Namespace) -> None:
                     time=options.time, group=options.group, drop=options.drop)
     write_project(folder, {}, force=options.force)
     with shown() as notify:
-        files = discover(options.data, Path.cwd(), spec.format)
+        files = discover_all(options.data, None, options.test, Path.cwd(), spec.format)
         with ray_session(ClusterSpec(), None, notify):
             inferred = infer(files, spec)
         image = any(rule.kind == "image" for rule in inferred.contract.columns.values())

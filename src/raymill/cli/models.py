@@ -36,7 +36,7 @@ def models_verb(options: argparse.Namespace) -> None:
     emit_table("models", ["name", "version", "aliases", "test metrics", "run", "served at"], [
         [d["name"], d["version"], " ".join(f"@{a}" for a in d["aliases"]),
          "  ".join(f"{k.removeprefix('test_')} {number(v)}"
-                   for k, v in list(d["metrics"].items())[:3]), d["run_id"], d["served_at"]]
+                   for k, v in list(d["metrics"].items())[:3]), d["run"], d["served_at"]]
         for d in documents
     ])
 
@@ -81,7 +81,7 @@ def runs_verb(options: argparse.Namespace) -> None:
 
 def ui_verb(options: argparse.Namespace) -> int:
     """MLflow's UI on the local store, until Ctrl-C."""
-    from raymill.tracking.ui import ui_command
+    from raymill.tracking.store import ui_command
 
     url = f"http://127.0.0.1:{options.port}"
     if options.json:
