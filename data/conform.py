@@ -23,12 +23,14 @@ FILE, ROW = "__file", "__row"  # hidden columns: index of the file, data row in 
 
 @dataclass(frozen=True)
 class Violation:
-    """A value that breaks a rule. `row` counts from 1 and leaves a header out."""
+    """A value that breaks a rule. `row` counts from 1 and leaves a header out; `index` is the
+    row's place in the table that was checked, from 0 (-1: the table as a whole)."""
 
     row: int
     column: str
     rule: str
     got: str
+    index: int = -1
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,13 @@ def conform(
     """
     rows = table[ROW].to_numpy() if ROW in table.column_names else None
     good = np.ones(len(table), bool)
-    found: list[tuple[int, Violation]] = []
+    found: list[Violation] = []
     columns: dict[str, pa.Array] = {}
     for name, rule in contract.columns.items():
         if name not in table.column_names:
             missing = _missing(name, rule, contract, require_target)
             if missing is not None:
-                found.append((-1, missing))
+                found.append(missing)
                 good[:] = False
             elif name != contract.target:
                 columns[name] = pa.nulls(len(table), rule.arrow)
@@ -69,16 +71,16 @@ def conform(
         for index, text, got in broken:
             good[index] = False
             number = int(rows[index]) if rows is not None else index + 1
-            found.append((index, Violation(number, name, text, got)))
+            found.append(Violation(number, name, text, got, index))
     for hidden in (FILE, ROW):
         if hidden in table.column_names:
             columns[hidden] = table[hidden].combine_chunks()
     typed = pa.table(columns)
     if not found:
         return Conformed(typed, [])
-    found.sort(key=lambda item: item[0])
+    found.sort(key=lambda violation: violation.index)
     kept = np.flatnonzero(good)
-    return Conformed(typed.take(pa.array(kept)), [violation for _, violation in found], kept)
+    return Conformed(typed.take(pa.array(kept)), found, kept)
 
 
 def _missing(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import yaml
-from pydantic import PrivateAttr, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from raymill.errors import SpecError
 from raymill.specs import Part
@@ -43,9 +43,9 @@ class Contract(Part):
     target: str
     task: Task
     classes: list[str] | None = None
-    key: list[str] = []
+    key: list[str] = Field(default_factory=list)
     time: str | None = None
-    drop: list[str] = []
+    drop: list[str] = Field(default_factory=list)
     columns: dict[str, ColumnRule]
 
     _seen: dict[str, str] = PrivateAttr(default_factory=dict)

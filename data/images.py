@@ -16,7 +16,7 @@ def problem_of(data: bytes) -> str | None:
     """Why `data` can't be decoded as an image, or None."""
     try:
         _open(data).load()
-    except Exception as error:  # Pillow's decoders raise whatever their format meets
+    except Exception as error:  # noqa: BLE001 - Pillow's decoders raise whatever their format meets
         return f"{type(error).__name__}: {error}".replace("\n", " ")[:80]
     return None
 
