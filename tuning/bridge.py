@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from ray import tune
-from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -108,16 +108,19 @@ def tell_record(notify: Notify, record: TrialRecord) -> None:
 
 
 def cause_of(trial: Any) -> str:
-    """Why Tune's trial failed, in a line."""
-    error = trial.get_pickled_error()
-    while isinstance(below := getattr(error, "cause", None) or error.__cause__, BaseException):
-        error = below
-    if isinstance(error, OutOfMemoryError):
-        return "out of memory: give a trial less to do at once, or run fewer side by side"
-    if isinstance(error, ActorDiedError | RayActorError):
+    """Why Tune's trial failed last, in a line.
+
+    Read from the text that Tune keeps: the error itself may be of a class that only the trial's
+    process can import.
+    """
+    if trial.error_file is None or not Path(trial.error_file).exists():
+        return "unknown"
+    last = Path(trial.error_file).read_text(errors="replace").rpartition("Failure # ")[2]
+    if "OutOfMemoryError" in last:
+        return "out of memory: lower training.batch_size, or tuning.concurrency"
+    if "actor died" in last.lower() or "actor is dead" in last.lower():
         return "its process died (killed, or out of memory)"
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[-1] if lines else ''}".removesuffix(": ")
+    return last.strip().splitlines()[-1].strip()[:300]
 
 
 def scheduler(tuning: TuningSpec, epochs: int, maximize: bool,

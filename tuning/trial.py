@@ -73,8 +73,9 @@ def trainable(holder: Any, folder: Path | None, cpus: float, gpu: float) -> Trai
     """What Tune runs for a trial.
 
     Its configuration is `number` and `job`, the JSON of a `TrainJob`. With a `folder`, epochs
-    are checkpointed below it. A `TrainingError` is a finding about the parameters (the loss
-    diverged), so it ends the trial at once; any other error is Tune's to try again.
+    are checkpointed below it. A `TrainingError` of the loop's own is a finding about the
+    parameters (the loss diverged), so it ends the trial at once; any other error is Tune's to
+    try again.
     """
 
     def run_trial(config: dict[str, Any]) -> dict[str, Any]:
@@ -89,6 +90,8 @@ def trainable(holder: Any, folder: Path | None, cpus: float, gpu: float) -> Trai
         try:
             fit(job, train, validation, session)
         except TrainingError as error:
+            if error.__cause__ is not None:
+                raise  # it wraps another error, which a second try may not meet
             return {FAILED: str(error), OBJECTIVE: session.best}
         return {FINISHED: True, OBJECTIVE: session.best}
 

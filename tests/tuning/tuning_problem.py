@@ -20,7 +20,6 @@ import os, time
 from pathlib import Path
 import torch
 from torch import nn
-from raymill.errors import TrainingError
 
 HERE = Path(__file__).parent
 
@@ -45,13 +44,11 @@ def build(schema, noise=0.0, mode="good"):
     marker.touch()
     if mode == "bad":
         raise ValueError("this mode is bad")
-    if mode == "diverges":
-        raise TrainingError("the loss must stay finite, but got NaN")
     if mode == "flaky" and first:
         raise OSError("only this once")
     if mode == "dies" and first:
         os.kill(os.getpid(), 9)
-    return Noisy(noise)
+    return Noisy(noise if mode != "diverges" else float("nan"))
 
 
 def slow(context):
