@@ -129,7 +129,7 @@ class Batcher:
     def _attempt(self, rows: list[Row]) -> list[Row] | Exception:
         try:
             return self._score(rows)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the request's own, raised there
             return error
 
     def _finish(

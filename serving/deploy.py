@@ -19,8 +19,9 @@ from .order import Order, write_private
 from .spec import ServingSpec
 
 if TYPE_CHECKING:
-    from .scorer import PredictorLike
     from raymill.data.contract import Contract
+
+    from .scorer import PredictorLike
 
 APP, DEPLOYMENT = "raymill", "Replica"
 CAUSE = "cause"  # the file that says why a replica did not start
@@ -143,7 +144,7 @@ def _close_replica_port(folder: Path) -> None:
 
 
 def _log(order: Order) -> logging.Handler:
-    handler = logging.FileHandler(Path(order.folder) / "replicas.log")
+    handler = logging.FileHandler(order.log)
     handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(message)s"))
     return handler
 
@@ -161,7 +162,7 @@ def connect(cpus: int, gpus: int) -> None:
     }
     try:
         ray.init(**arguments)
-    except Exception:
+    except Exception:  # noqa: BLE001 - Ray raises bare ones
         # On a slow machine the agent's port file may come too late (ray#65983); once more.
         ray.shutdown()
         ray.init(**arguments)

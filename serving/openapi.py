@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-
 from .spec import ServingSpec
 
 if TYPE_CHECKING:

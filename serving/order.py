@@ -12,16 +12,16 @@ from .spec import ServingSpec
 
 
 class ModelVersionLike(Protocol):
-    """A registered version whose bundle lies on this machine."""
+    """A registered version; `bundle_path`: its bundle on this machine, None when not fetched."""
 
     @property
     def name(self) -> str: ...
     @property
-    def version(self) -> int | str: ...
+    def version(self) -> int: ...
     @property
     def digest(self) -> str: ...
     @property
-    def bundle_path(self) -> str | Path: ...
+    def bundle_path(self) -> Path | None: ...
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,10 @@ class Order:
     parent: int  # the service ends with this process; 0: it goes on alone
 
     @property
+    def log(self) -> Path:
+        return log_path(Path(self.home), self.name)
+
+    @property
     def url(self) -> str:
         return f"http://{self.spec.host}:{self.spec.port}"
 
@@ -51,6 +55,11 @@ class Order:
     def read(cls, path: Path) -> Order:
         data: dict[str, Any] = json.loads(path.read_text())
         return cls(**data | {"spec": ServingSpec.model_validate(data["spec"])})
+
+
+def log_path(home: Path, name: str) -> Path:
+    """What the processes of a service said."""
+    return home / "services" / f"{name}.log"
 
 
 def write_private(path: Path, text: str) -> None:

@@ -20,10 +20,11 @@ from raymill.events import Notify, note, warn
 from . import state
 from .capacity import fitting
 from .environment import MARK, environment
-from .order import ModelVersionLike, Order
+from .order import ModelVersionLike, Order, log_path
 from .spec import ServingSpec
 from .state import ServiceStatus
 
+_LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND  # its replicas write there too
 _START_S, _STOP_S, _POLL_S = 180.0, 45.0, 0.2
 
 
@@ -36,8 +37,8 @@ def run(version: ModelVersionLike, spec: ServingSpec, home: Path, notify: Notify
     """
     process = _launch(version, spec, home, parent=os.getpid(), notify=notify)
     try:
-        status = _until_ready(process, version.name, home, notify)
-        _follow(process, status, home, notify)
+        ready = _until_ready(process, version.name, home, notify)
+        _follow(process, ready, home, notify)
     except KeyboardInterrupt:
         note(notify, f"stopping {version.name}")
     finally:
@@ -56,7 +57,9 @@ def start_detached(
     """
     process = _launch(version, spec, home, parent=0, notify=notify)
     try:
-        return _until_ready(process, version.name, home, notify)
+        ready = _until_ready(process, version.name, home, notify)
+        process.returncode = 0  # it goes on by itself: nobody waits for it or warns that it runs
+        return ready
     except BaseException:
         _end(version.name, home)
         process.wait()
@@ -82,13 +85,12 @@ def stop(home: Path, name: str) -> None:
     _end(name, home)
 
 
-def log_path(home: Path, name: str) -> Path:
-    return state.services(home) / f"{name}.log"
-
-
 def _launch(
     version: ModelVersionLike, spec: ServingSpec, home: Path, *, parent: int, notify: Notify
 ) -> subprocess.Popen[bytes]:
+    if version.bundle_path is None:
+        raise UsageError(f"the bundle of {version.name} version {version.version} is not on this "
+                         "machine", cure="Resolve the version through the registry first.")
     fitted = fitting(spec, os.cpu_count() or 1)
     if fitted != spec:
         warn(notify, f"serving.replicas.max={spec.replicas.max} is more than this machine has "
@@ -96,14 +98,14 @@ def _launch(
     _check_free(version.name, fitted, home)
     folder = Path(tempfile.mkdtemp(prefix="rm-", dir="/tmp"))  # 0700, and short for its sockets
     order = Order(
-        name=version.name, version=int(version.version), digest=version.digest,
-        bundle=str(Path(version.bundle_path).resolve()), spec=fitted, home=str(home.resolve()),
+        name=version.name, version=version.version, digest=version.digest,
+        bundle=str(version.bundle_path.resolve()), spec=fitted, home=str(home.resolve()),
         folder=str(folder), parent=parent,
     )
     path = order.write()
     variables = environment(folder)
     state.write(home, state.first(order))
-    log = os.open(log_path(home, order.name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    log = os.open(order.log, _LOG_FLAGS, 0o600)
     try:
         return subprocess.Popen(
             [sys.executable, "-m", "raymill.serving.supervisor", str(path)],

@@ -40,7 +40,7 @@ def main(order_file: str) -> int:
     write(Path(order.home), status)
     try:
         status = _serve(order, status, stop)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the state file tells it
         traceback.print_exc()
         write(Path(order.home), status.but(state="failed", error=_cause(order, error)))
         return 1
@@ -82,7 +82,7 @@ def _shut_down() -> None:
         return
     try:
         serve.shutdown()
-    except Exception:  # whatever Serve left, Ray's own end takes with it
+    except Exception:  # noqa: BLE001 - Ray's own end takes with it what Serve left
         traceback.print_exc()
     ray.shutdown()
 

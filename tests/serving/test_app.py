@@ -110,7 +110,7 @@ def test_every_bad_field_is_named_at_once(ask: Client) -> None:
 
 @pytest.mark.parametrize("number", ["1e999", "9" * 5000])
 def test_a_number_that_json_cannot_hold_is_named_too(ask: Client, number: str) -> None:
-    body = '{"rows":[{"x":1,"code":"AB"},{"x":%s,"code":"AB"}]}' % number
+    body = '{"rows":[{"x":1,"code":"AB"},{"x":' + number + ',"code":"AB"}]}'
     (error,) = problem(ask.body(body), 422)["errors"]
     assert error == {"row": 1, "field": "x", "rule": "the number is out of range"}
 

@@ -1,0 +1,243 @@
+"""A service of a real bundle, as its user sees it. Starts one Ray for all tests."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import httpx
+import psutil
+import pytest
+import torch
+
+from raymill.data.contract import ColumnRule, Contract
+from raymill.data.transform import Category, Number, Transform
+from raymill.errors import RaymillError, UsageError
+from raymill.serving import client, service
+from raymill.serving.environment import MARK, free_port
+from raymill.serving.spec import ReplicasSpec, ServingSpec
+from raymill.serving.state import ServiceStatus
+from raymill.training.bundle import Bundle, write
+from raymill.training.families import build
+from raymill.training.job import make_job
+from raymill.training.predictor import Predictor
+from raymill.training.spec import ModelSpec, TrainingSpec
+
+ROWS = [{"x": float(i % 11), "colour": ["red", "blue", None][i % 3]} for i in range(200)]
+RUN = """
+import sys, types
+from pathlib import Path
+from raymill.serving import service
+from raymill.serving.spec import ServingSpec
+name, digest, bundle, home, port = sys.argv[1:]
+version = types.SimpleNamespace(name=name, version=1, digest=digest, bundle_path=Path(bundle))
+service.run(version, ServingSpec(port=int(port)), Path(home), lambda event: print(event, flush=True))
+"""
+
+LOAD = """
+import sys, httpx, msgspec
+from concurrent.futures import ThreadPoolExecutor
+body = msgspec.json.encode({"rows": [{"x": 1.0}] * 10_000})
+client = httpx.Client(headers={"content-type": "application/json"}, timeout=60)
+with ThreadPoolExecutor(8) as pool:
+    while True:
+        list(pool.map(lambda _: client.post(sys.argv[1] + "/predict", content=body), range(64)))
+"""
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    columns = {
+        "x": ColumnRule(type="float64", kind="numeric", min=0, max=10),
+        "colour": ColumnRule(type="string", kind="categorical", nullable=True),
+        "y": ColumnRule(type="string", kind="categorical", values=["no", "yes"], closed=True),
+    }
+    contract = Contract(target="y", task="binary", classes=["no", "yes"], columns=columns)
+    transform = Transform(
+        task="binary", target="y", classes=("no", "yes"), target_mean=0, target_std=1,
+        numbers=(Number("x", 5.0, False, (0.0, 10.0), (-2.0, 2.0)),), dates=(),
+        categories=(Category("colour", ("red", "blue")),), image_column=None, image=None,
+    )
+    job = make_job(ModelSpec(family="linear"), TrainingSpec(), None, transform.schema, None)
+    torch.manual_seed(0)
+    weights = build(job.family, job.params, job.schema).state_dict()
+    weights = {name: torch.randn_like(weight) for name, weight in weights.items()}
+    prepared = SimpleNamespace(transform=transform, contract=contract, profile={})
+    path = tmp_path_factory.mktemp("model") / "bundle"
+    return write(path, job, weights, prepared, {"threshold": 0.5}, {})  # type: ignore[arg-type]
+
+
+def version_of(bundle: Bundle, digest: str | None = None) -> SimpleNamespace:
+    return SimpleNamespace(
+        name="toy", version=7, digest=digest or bundle.digest, bundle_path=bundle.path
+    )
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def running(bundle: Bundle, home: Path) -> Iterator[ServiceStatus]:
+    replicas = ReplicasSpec(min=1, max=2, target_ongoing=1, upscale_delay="500ms",
+                            downscale_delay="1s")
+    spec = ServingSpec(port=free_port(), replicas=replicas, cpus_per_replica=0.5)
+    status = service.start_detached(version_of(bundle), spec, home, lambda event: None)
+    yield status
+    service.stop(home, "toy")
+    assert left(status.folder) == []
+    assert not Path(status.folder).exists() and service.status(home) == []
+
+
+def left(folder: str) -> list[str]:
+    """Names of the processes that carry the mark of the service in `folder`."""
+    time.sleep(0.5)
+    names = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == folder:
+                names.append(process.name())
+        except psutil.Error:
+            continue
+    return names
+
+
+def test_answers_over_http_are_the_predictors_own(running: ServiceStatus, bundle: Bundle) -> None:
+    answers = client.predict(running.url, ROWS, part=70)
+    table = Predictor(bundle).predict(bundle.contract.from_rows(ROWS)).to_pydict()
+    assert [a["prediction"] for a in answers] == table["prediction"]
+    shares = [a["probability"]["yes"] for a in answers]
+    assert shares == pytest.approx(table["probability_yes"], abs=1e-6)
+    assert len(set(shares)) > 10
+
+
+def test_the_pages_are_there_and_name_no_server(running: ServiceStatus) -> None:
+    for path in ("/healthz", "/readyz", "/metrics", "/schema", "/openapi.json", "/docs"):
+        response = httpx.get(running.url + path)
+        assert response.status_code == 200 and "server" not in response.headers
+    assert httpx.get(running.url + "/readyz").json()["version"] == 7
+
+
+def test_a_client_cannot_switch_off_the_limits(running: ServiceStatus) -> None:
+    headers = {"x-request-timeout-seconds": "0.000001", "x-request-disconnect-disabled": "?1"}
+    response = httpx.post(running.url + "/predict", json={"rows": ROWS[:1]}, headers=headers)
+    assert response.status_code == 200
+
+
+def test_a_bad_row_is_422_through_the_proxy_too(running: ServiceStatus) -> None:
+    response = httpx.post(running.url + "/predict", json={"rows": [{"x": 11}]})
+    assert response.status_code == 422
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+def test_all_of_it_listens_on_loopback(running: ServiceStatus) -> None:
+    ours = [p.pid for p in psutil.process_iter() if _mark(p) == running.folder]
+    sockets = [c for c in psutil.net_connections("inet")
+               if c.pid in ours and c.status == psutil.CONN_LISTEN]
+    hosts = {c.laddr.ip for c in sockets}
+    assert len(sockets) >= 5 and hosts <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
+
+
+def _mark(process: psutil.Process) -> str | None:
+    try:
+        return process.environ().get(MARK)
+    except psutil.Error:
+        return None
+
+
+def test_its_files_are_the_owners_only(running: ServiceStatus, home: Path) -> None:
+    assert Path(running.folder).stat().st_mode & 0o077 == 0
+    assert (Path(running.folder) / "token").stat().st_mode & 0o077 == 0
+    for name in ("toy.json", "toy.log"):
+        assert (home / "services" / name).stat().st_mode & 0o077 == 0
+
+
+def test_replicas_come_under_load_and_go_when_left_alone(
+    running: ServiceStatus, home: Path
+) -> None:
+    def replicas() -> int:
+        return service.status(home, "toy")[0].replicas
+
+    load = subprocess.Popen([sys.executable, "-c", LOAD, running.url])
+    try:
+        _until(lambda: replicas() == 2)
+    finally:
+        load.kill()
+        load.wait()
+    _until(lambda: replicas() == 1)
+    counts = [count for _, count, _ in service.status(home, "toy")[0].timeline]
+    assert counts[0] == 1 and 2 in counts and counts[-1] == 1
+    text = httpx.get(running.url + "/metrics").text
+    total = re.search(r'raymill_requests_total{path="/predict",status="200"} (\d+)', text)
+    assert total is not None and int(total[1]) >= 16  # also those of the replica that has gone
+
+
+def _until(condition: Callable[[], object], limit_s: float = 60) -> None:
+    end = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end, "not within the time"
+        time.sleep(0.2)
+
+
+def test_a_name_is_served_once(running: ServiceStatus, bundle: Bundle, home: Path) -> None:
+    with pytest.raises(UsageError, match="toy is served already"):
+        service.start_detached(version_of(bundle), ServingSpec(), home, lambda event: None)
+
+
+def test_a_changed_bundle_is_not_served_and_leaves_nothing(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    spec = ServingSpec(port=free_port())
+    with pytest.raises(RaymillError, match="its digest differs"):
+        service.start_detached(version_of(bundle, "0" * 64), spec, tmp_path, lambda event: None)
+    (status,) = service.status(tmp_path)
+    assert status.state == "failed" and "digest" in status.error
+    assert left(status.folder) == [] and not Path(status.folder).exists()
+
+
+def test_foreground_ends_at_ctrl_c_and_leaves_nothing(bundle: Bundle, tmp_path: Path) -> None:
+    arguments = ["front", bundle.digest, str(bundle.path), str(tmp_path), str(free_port())]
+    process = subprocess.Popen([sys.executable, "-c", RUN, *arguments], stdout=subprocess.PIPE)
+    _until(lambda: [s for s in service.status(tmp_path) if s.state == "ready"], 120)
+    (status,) = service.status(tmp_path)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and b"answers at" in output
+    assert left(status.folder) == [] and service.status(tmp_path) == []
+
+
+def test_a_killed_supervisor_takes_its_service_with_it(bundle: Bundle, tmp_path: Path) -> None:
+    spec = ServingSpec(port=free_port())
+    status = service.start_detached(version_of(bundle), spec, tmp_path, lambda event: None)
+    psutil.Process(status.pid).kill()
+    _until(lambda: service.status(tmp_path)[0].state == "dead")
+    service.stop(tmp_path, "toy")
+    assert left(status.folder) == [] and service.status(tmp_path) == []
+
+
+def test_a_taken_port_is_told_before_anything_starts(bundle: Bundle, tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        spec = ServingSpec(port=other.getsockname()[1])
+        with pytest.raises(UsageError, match="is taken"):
+            service.start_detached(version_of(bundle), spec, tmp_path, lambda event: None)
+
+
+def test_replicas_that_do_not_fit_are_refused_or_capped(bundle: Bundle, tmp_path: Path) -> None:
+    spec = ServingSpec(port=free_port(), replicas=ReplicasSpec(min=999, max=999))
+    with pytest.raises(UsageError, match=r"replicas\.min=999"):
+        service.start_detached(version_of(bundle), spec, tmp_path, lambda event: None)
+
+
+def test_there_is_nothing_to_stop(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no service is called 'ghost'"):
+        service.stop(tmp_path, "ghost")
