@@ -19,7 +19,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from .encoding import Encoding
 from .measures import Array
@@ -64,7 +64,7 @@ def fit(
     make = _linear if name == "linear" else _boosting
     model, label = make(task, mask, encoding.pixels is not None), y[kept]
     unsettled = _fit_quietly(model, features, label)
-    notes = [_HELP[name]]
+    notes = [_help(name, task)]
     if encoding.pixels is not None and small:
         notes.append(f"images averaged down to {width} numbers")
     if len(kept) < len(y):
@@ -80,10 +80,13 @@ _CONSTANT = {
     "multiclass": "always the training shares of the classes",
     "regression": "always the training mean (the median for mae)",
 }
-_HELP = {
-    "linear": "scikit-learn logistic or ridge regression, one-hot and standardised",
-    "boosting": "scikit-learn histogram gradient boosting, defaults",
-}
+
+
+def _help(name: str, task: str) -> str:
+    if name == "boosting":
+        return "scikit-learn histogram gradient boosting, defaults"
+    kind = "ridge" if task == "regression" else "logistic"
+    return f"scikit-learn {kind} regression, one-hot and standardised"
 
 
 def _constant(task: str, y: Labels, classes: int, metric: str) -> NDArray[np.float64]:

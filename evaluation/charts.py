@@ -89,7 +89,8 @@ def _epochs(
     plot.axes("epoch", x_ticks=_whole(first, last))
     if best is not None:
         late = best > (first + last) / 2
-        plot.upright(best, "s-muted", f"best, epoch {best:g}", "end" if late else "")
+        rising = series[-1][2][-1][1] > series[-1][2][0][1]
+        plot.upright(best, "s-muted", f"best, epoch {best:g}", "end" if late else "", rising)
     for kind, name, points in series:
         plot.line(points, kind, name)
         if len(points) <= 40:

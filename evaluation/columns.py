@@ -65,7 +65,7 @@ def _top(column: Mapping[str, Any]) -> list[tuple[str, int]]:
 
 
 def _spark(column: Mapping[str, Any]) -> Markup:
-    if edges := column.get("quantiles"):
+    if edges := column.get("edges"):
         return spark(*density([float(edge) for edge in edges]))
     top = _top(column)[:22]
     return spark([count for _, count in top], [f"{value}: {count:,}" for value, count in top])
@@ -83,9 +83,10 @@ def spark(heights: Sequence[float], titles: Sequence[str]) -> Markup:
     return plot.svg()
 
 
-def density(edges: Sequence[float], bins: int = 22) -> tuple[list[float], list[str]]:
-    """Heights and titles of equal bins from equally likely quantile edges; the outer hundredth on
-    either side is put into the end bins, so that one far value does not flatten the rest."""
+def density(edges: Sequence[float], bins: int = 18) -> tuple[list[float], list[str]]:
+    """Heights and titles of equal bins from equally likely quantile edges; the outer
+    twentieth (hundredth, of many edges) is put into the end bins, so that one far value does not
+    flatten the rest."""
     count = len(edges) - 1
     if count < 2 or not edges[-1] > edges[0]:
         return [], []
@@ -96,6 +97,7 @@ def density(edges: Sequence[float], bins: int = 22) -> tuple[list[float], list[s
     bounds = [low + (high - low) * k / bins for k in range(bins + 1)]
     below = [0.0, *(_share_below(edges, bound) for bound in bounds[1:-1]), 1.0]
     titles = [f"{number(a)} to {number(b)}" for a, b in pairwise(bounds)]
+    titles[0], titles[-1] = f"below {number(bounds[1])}", f"from {number(bounds[-2])}"
     return [b - a for a, b in pairwise(below)], titles
 
 

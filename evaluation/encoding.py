@@ -74,8 +74,8 @@ def _numbers(column: pa.ChunkedArray) -> Array:
 
 
 def _date_parts(column: pa.ChunkedArray) -> list[Array]:
-    elapsed = column.cast(pa.timestamp("us")).cast(pa.int64())
-    parts = (elapsed, pc.month(column), pc.day_of_week(column), pc.hour(column))
+    moment = column.cast(pa.timestamp("us"))  # UTC, without its zone
+    parts = (moment.cast(pa.int64()), pc.month(moment), pc.day_of_week(moment), pc.hour(moment))
     return [_numbers(part) for part in parts]
 
 

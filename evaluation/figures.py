@@ -94,8 +94,8 @@ def _regression(curves: dict[str, Any]) -> list[Figure]:
 def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Markup:
     """A heat map whose shade is the share of the row; right answers one hue, wrong another."""
     k = len(classes)
-    cell = 92 if k == 2 else max(34, min(64, 640 // k))
-    tall = 70 if k == 2 else max(32, cell - 14)
+    cell = 116 if k == 2 else max(34, min(64, 640 // k))
+    tall = 88 if k == 2 else max(32, cell - 14)
     left = 20 + min(150, max(46, 7 * max(map(len, classes))))
     plot = Plot((0, k), (k, 0), "confusion matrix", width=left + cell * k + 90, left=left, right=90,
                 height=54 + tall * k, top=44, bottom=10)

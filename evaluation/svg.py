@@ -134,13 +134,17 @@ class Plot:
             kind, round(x0 + 0.5, 2), y0, round(max(x1 - x0 - 1, 0.5), 2), round(y1 - y0, 2), title,
         )
 
-    def upright(self, x: float, kind: str, text: str = "", side: str = "") -> None:
-        """A vertical rule with a label at its top; `side` is end where it reads to the left."""
+    def upright(
+        self, x: float, kind: str, text: str = "", side: str = "", low: bool = False
+    ) -> None:
+        """A vertical rule with a label at its top, or `low` at its foot; `side` is end where the
+        label reads to the left."""
         at = self.at_x(x)
         self.add('<line class="rule {}" x1="{}" x2="{}" y1="{}" y2="{}"/>',
                  kind, at, at, self.top, self.height - self.bottom)
         if text:
-            self.text(at + (-6 if side == "end" else 6), self.top + 10, text, f"note {side}")
+            y = self.height - self.bottom - 10 if low else self.top + 10
+            self.text(at + (-6 if side == "end" else 6), y, text, f"note {side}")
 
     def svg(self) -> Markup:
         head = Markup(

@@ -78,16 +78,16 @@ def _trials(rising: bool) -> list[dict[str, object]]:
 
 def _profile() -> dict[str, object]:
     rng = np.random.default_rng(2)
-    quantiles = np.quantile(rng.lognormal(3, 1, 9000), np.linspace(0, 1, 101)).tolist()
-    bell = np.quantile(rng.normal(40, 12, 9000), np.linspace(0, 1, 101)).tolist()
+    quantiles = np.quantile(rng.lognormal(3, 1, 9000), np.linspace(0, 1, 21)).tolist()
+    bell = np.quantile(rng.normal(40, 12, 9000), np.linspace(0, 1, 21)).tolist()
     return {
         "rows": 9000,
         "columns": {
             "amount": {"kind": "numeric", "count": 9000, "nulls": 0, "distinct": 7212,
                        "mean": 33.2, "std": 41.0, "min": quantiles[0], "max": quantiles[-1],
-                       "quantiles": quantiles},
+                       "edges": quantiles},
             "age": {"kind": "numeric", "count": 9000, "nulls": 412, "distinct": 74, "mean": 40.1,
-                    "std": 12.0, "min": bell[0], "max": bell[-1], "quantiles": bell},
+                    "std": 12.0, "min": bell[0], "max": bell[-1], "edges": bell},
             "colour": {"kind": "categorical", "count": 9000, "nulls": 9, "distinct": 3,
                        "top": [["red", 4000], ["green", 3500], ["<b>blue</b>", 1491]]},
         },
