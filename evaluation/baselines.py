@@ -42,7 +42,14 @@ class Baseline:
 
 
 def fit(
-    name: str, task: str, table: pa.Table, y: Labels, encoding: Encoding, classes: int, metric: str
+    name: str,
+    task: str,
+    table: pa.Table,
+    y: Labels,
+    encoding: Encoding,
+    classes: int,
+    metric: str,
+    rows: int | None = None,
 ) -> Baseline:
     """Fit one baseline on training rows; rows beyond its cap are left out by a fixed draw.
 
@@ -51,12 +58,14 @@ def fit(
         table: conformed training rows.
         y: `[N]` class indices below `classes`, or values in the target's unit.
         metric: what the model is judged by; a constant for `mae` is the median.
+        rows: how many training rows there are, where `table` is a draw of them.
     """
-    started = perf_counter()
+    started, rows = perf_counter(), rows or len(y)
     if name == "constant":
         value = _constant(task, y, classes, metric)
-        scores = lambda rows: np.repeat(value, len(rows), axis=0)
-        return Baseline(name, scores, len(y), perf_counter() - started, _CONSTANT[task])
+        scores = lambda chunk: np.repeat(value, len(chunk), axis=0)
+        notes = [_CONSTANT[task], *_left_out(len(y), rows)]
+        return Baseline(name, scores, len(y), perf_counter() - started, "; ".join(notes))
     small = name == "boosting"
     width = encoding.matrix(table.slice(0, 1), small)[0].shape[1]
     kept = _kept(len(y), width * (classes if small and classes > 2 else 1))
@@ -67,11 +76,10 @@ def fit(
     notes = [_help(name, task)]
     if encoding.pixels is not None and small:
         notes.append(f"images averaged down to {width} numbers")
-    if len(kept) < len(y):
-        notes.append(f"fitted on {len(kept):,} of {len(y):,} training rows")
+    notes += _left_out(len(kept), rows)
     if unsettled:
         notes.append(f"stopped after {STEPS} steps")
-    scores = lambda rows: _scores(task, model, encoding.matrix(rows, small)[0], classes)
+    scores = lambda chunk: _scores(task, model, encoding.matrix(chunk, small)[0], classes)
     return Baseline(name, scores, len(kept), perf_counter() - started, "; ".join(notes))
 
 
@@ -80,6 +88,10 @@ _CONSTANT = {
     "multiclass": "always the training shares of the classes",
     "regression": "always the training mean (the median for mae)",
 }
+
+
+def _left_out(fitted: int, rows: int) -> list[str]:
+    return [f"fitted on {fitted:,} of {rows:,} training rows"] if fitted < rows else []
 
 
 def _help(name: str, task: str) -> str:

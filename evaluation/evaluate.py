@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from raymill.errors import DataError, Problem
 from raymill.events import Event, Notify, ignore, note
@@ -20,7 +19,8 @@ from .bootstrap import Contender, bootstrap
 from .curves import curves
 from .encoding import Encoding
 from .gates import BASELINE
-from .measures import Array, Cut
+from .measures import Cut
+from .reading import Scorer, chunks, sample, score, targets
 from .results import Estimate, Evaluation, Rival
 from .rules import Beats, parse_gate
 from .spec import ObjectiveSpec, ThresholdSpec
@@ -30,10 +30,7 @@ if TYPE_CHECKING:
     from raymill.data.prepare import Prepared
     from raymill.training.predictor import Predictor
 
-CHUNK = 32_768  # rows scored at a time
 CALLS = 200  # one-row predictions that are timed
-Labels = NDArray[np.generic]
-Scorer = Callable[[pa.Table], Array]
 
 
 def evaluate(
@@ -60,8 +57,7 @@ def evaluate(
     schema = predictor.bundle.schema
     task, classes = schema.task, list(schema.classes) if schema.classes else None
     metric = metric or objective.metric or DEFAULT_METRIC[task]
-    test = prepared.table("test")
-    if not len(test):
+    if not prepared.rows["test"]:
         raise DataError(
             Problem(
                 rule="an evaluation needs test rows",
@@ -79,8 +75,7 @@ def evaluate(
         skipped["champion"] = reason
     elif champion is not None:
         scorers["champion"], cuts["champion"] = champion.scores, _cut(champion.bundle.objective)
-    y = targets(prepared, test)
-    scores = score(test, scorers)
+    y, scores = score(prepared, "test", scorers)
     intervals = bootstrap(
         task,
         y,
@@ -107,7 +102,7 @@ def evaluate(
             for name, difference in intervals.difference.items()
         },
         curves=curves(task, y, scores, _priced(cuts["model"], objective), classes),
-        footprint=footprint(predictor, test),
+        footprint=footprint(predictor, next(chunks(prepared, "test"))),
         confidence=objective.confidence,
         resamples=objective.bootstrap,
         skipped=skipped,
@@ -122,14 +117,14 @@ def _fit_all(
     if not names:
         return []
     schema = prepared.transform.schema
-    train = prepared.table("train")
+    train, rows = sample(prepared, "train", baselines.ROWS), prepared.rows["train"]
     y, encoding = targets(prepared, train), encode(prepared, train)
     fitted = []
     for done, name in enumerate(names):
         notify(Event("progress", {"stage": "evaluate", "done": done, "total": len(names),
                                   "unit": "baselines"}))
         classes = len(schema.classes or ())
-        fitted.append(baselines.fit(name, schema.task, train, y, encoding, classes, metric))
+        fitted.append(baselines.fit(name, schema.task, train, y, encoding, classes, metric, rows))
         note(notify, f"baseline {name}: {fitted[-1].note} ({fitted[-1].seconds:.1f} s)")
     return fitted
 
@@ -150,28 +145,6 @@ def encode(prepared: Prepared, train: pa.Table) -> Encoding:
     return Encoding.fit(train, kinds, lambda rows: prepared.transform.apply(rows)["image"])
 
 
-def targets(prepared: Prepared, table: pa.Table) -> Labels:
-    """`[N]` class indices, or the target's own values (not standardised)."""
-    if prepared.transform.schema.task == "regression":
-        column = table[prepared.contract.target].cast(pa.float64())
-        return np.asarray(column.to_numpy(), dtype=np.float64)
-    return np.asarray(prepared.transform.targets(table), dtype=np.int64)
-
-
-def score(table: pa.Table, scorers: Mapping[str, Scorer]) -> dict[str, Array]:
-    """Each scorer's float64 scores of all rows, CHUNK rows at a time."""
-    chunks = list(_chunks(table))
-    return {
-        name: np.concatenate([np.asarray(scorer(chunk), dtype=np.float64) for chunk in chunks])
-        for name, scorer in scorers.items()
-    }
-
-
-def _chunks(table: pa.Table) -> Iterator[pa.Table]:
-    for start in range(0, len(table), CHUNK):
-        yield table.slice(start, CHUNK)
-
-
 def _baseline_cuts(
     prepared: Prepared, objective: ObjectiveSpec, rivals: list[baselines.Baseline]
 ) -> dict[str, Cut]:
@@ -180,9 +153,7 @@ def _baseline_cuts(
     if prepared.transform.schema.task != "binary" or (rule.cost is None and rule.best is None):
         fixed = choose(np.zeros(1), np.zeros(1), ThresholdSpec(fixed=rule.fixed))
         return {rival.name: _cut(fixed) for rival in rivals}
-    validation = prepared.table("validation")
-    y = targets(prepared, validation)
-    scores = score(validation, {rival.name: rival.scores for rival in rivals})
+    y, scores = score(prepared, "validation", {rival.name: rival.scores for rival in rivals})
     return {name: _cut(choose(y, each, rule)) for name, each in scores.items()}
 
 
@@ -223,9 +194,9 @@ def _rival(
     return Rival(name, metrics, difference, fitted.fitted_on, fitted.seconds, fitted.note)
 
 
-def footprint(predictor: Predictor, test: pa.Table) -> dict[str, float]:
+def footprint(predictor: Predictor, table: pa.Table) -> dict[str, float]:
     """`p50_latency_ms` and `p99_latency_ms` of one row through `predict`, `model_mb` on disk."""
-    rows = [test.slice(i % len(test), 1) for i in range(CALLS)]
+    rows = [table.slice(i % len(table), 1) for i in range(CALLS)]
     for row in rows[: CALLS // 10]:
         predictor.predict(row)
     taken = []

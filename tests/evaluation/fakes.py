@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 Scorer = Callable[[pa.Table], np.ndarray]
 
@@ -25,6 +27,18 @@ class FakePrepared:
 
     def table(self, split: str) -> pa.Table:
         return self.tables[split]
+
+    @property
+    def rows(self) -> dict[str, int]:
+        return {split: len(table) for split, table in self.tables.items()}
+
+    def parts(self, split: str) -> list[io.BytesIO]:
+        """Two Parquet files, in memory."""
+        table, parts = self.tables[split], [io.BytesIO(), io.BytesIO()]
+        half = len(table) // 2
+        pq.write_table(table.slice(0, half), parts[0])
+        pq.write_table(table.slice(half), parts[1])
+        return parts
 
     @property
     def contract(self) -> SimpleNamespace:
