@@ -65,11 +65,11 @@ def for_new(project: Path | None, mark: str, folder: Path, port: int) -> dict[st
 
 def for_existing(project: Path | None) -> dict[str, str]:
     """The changes for a client of a cluster that others started."""
-    changes = {key: value for key, value in DEFAULTS.items() if key not in os.environ}
-    del_keys = ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER",)  # it would give this node a false address
-    return {key: value for key, value in changes.items() if key not in del_keys} | python_path(
-        project
-    )
+    own = ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER",)  # it would give this node a false address
+    changes = {
+        key: value for key, value in DEFAULTS.items() if key not in os.environ and key not in own
+    }
+    return changes | python_path(project)
 
 
 def python_path(project: Path | None) -> dict[str, str]:

@@ -208,16 +208,14 @@ def _reaped(mark: str, folder: Path) -> Iterator[None]:
 
 
 def _not_started(error: Exception, folder: Path) -> RaymillError:
-    logs = Path(tempfile.mkdtemp(prefix="raymill-logs-"))
-    for session in folder.glob("session_*/logs"):
-        shutil.copytree(session, logs, dirs_exist_ok=True, ignore_dangling_symlinks=True)
+    """The folder goes when the session ends, so the logs are copied."""
+    cure = "Often memory or disk space is short, or the packages differ from constraints.txt."
+    if sessions := sorted(folder.glob("session_2*/logs")):
+        logs = Path(tempfile.mkdtemp(prefix="raymill-logs-"))
+        shutil.copytree(sessions[-1], logs, dirs_exist_ok=True, ignore_dangling_symlinks=True)
+        cure += f" Ray's logs are in {logs}."
     return RaymillError(
-        Problem(
-            rule="Ray must start on this machine",
-            got=_first_line(error),
-            cure=f"Its logs are in {logs}; often memory or disk space is short, or the packages "
-            "differ from constraints.txt.",
-        )
+        Problem(rule="Ray must start on this machine", got=_first_line(error), cure=cure)
     )
 
 
