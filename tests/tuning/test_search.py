@@ -99,7 +99,7 @@ def test_a_search_whose_trials_all_fail_raises_their_cause(
     run: Callable[..., SearchResult]
 ) -> None:
     space = {"model.mode": Dimension(choice=["bad"])}
-    with pytest.raises(TrainingError, match="all 2 trials failed.*this mode is bad"):
+    with pytest.raises(TrainingError, match=r"all 2 trials failed.*this mode is bad"):
         run(TuningSpec(trials=2, max_failures=0, space=space))
 
 
