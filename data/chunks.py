@@ -171,10 +171,10 @@ class Head:
 
 
 def _heads(files: list[DataFile]) -> list[Head]:
-    return [_head(file) for file in files]
+    return [head_of(file) for file in files]
 
 
-def _head(file: DataFile) -> Head:
+def head_of(file: DataFile) -> Head:
     try:
         if file.format == "parquet":
             return _parquet_head(file)

@@ -48,7 +48,8 @@ class Conformed:
 def conform(
     table: pa.Table, contract: Contract, *, require_target: bool = False
 ) -> Conformed:
-    """Check and type `table`. Columns that the contract doesn't name are left out.
+    """Check and type `table`. Columns that the contract doesn't name are left out, and without
+    `require_target`, as for predictions, all but the features.
 
     `__row` in the table, where it is, gives the rows' numbers. A column that is missing is a
     violation of the table (row 0) unless the contract ignores it.
@@ -57,14 +58,13 @@ def conform(
     good = np.ones(len(table), bool)
     found: list[Violation] = []
     columns: dict[str, pa.Array] = {}
-    for name, rule in contract.columns.items():
+    for name in contract.columns if require_target else contract.features:
+        rule = contract.columns[name]
         if name not in table.column_names:
-            missing = _missing(name, rule, contract, require_target)
-            if missing is not None:
-                found.append(missing)
+            if name in contract.features or name in contract.key or name == contract.target:
+                found.append(Violation(0, name, f"the column {name!r} must exist", "none"))
                 good[:] = False
-            elif name != contract.target:
-                columns[name] = pa.nulls(len(table), rule.arrow)
+            columns[name] = pa.nulls(len(table), rule.arrow)
             continue
         array, broken = check_column(table[name].combine_chunks(), name, rule)
         columns[name] = array
@@ -81,16 +81,6 @@ def conform(
     found.sort(key=lambda violation: violation.index)
     kept = np.flatnonzero(good)
     return Conformed(typed.take(pa.array(kept)), found, kept)
-
-
-def _missing(
-    name: str, rule: ColumnRule, contract: Contract, require_target: bool
-) -> Violation | None:
-    needed = name in contract.features or name in contract.key or (
-        name == contract.target and require_target)
-    if not needed:
-        return None
-    return Violation(0, name, f"the column {name!r} must exist", "none")
 
 
 def check_column(
