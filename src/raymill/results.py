@@ -13,14 +13,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SearchOutcome:
-    """The best parameters found (dotted spec fields), its value, and every trial."""
+    """The best parameters found (dotted spec fields), their value, and every trial.
+
+    `model` and `training` are the spec's parts with the best parameters in them; None: no search.
+    """
 
     metric: str
     best_params: dict[str, Any] = field(default_factory=dict)
     best_value: float | None = None
     trials: list[dict[str, Any]] = field(default_factory=list)
     importances: dict[str, float] = field(default_factory=dict)
-    folder: str | None = None
+    model: dict[str, Any] | None = None
+    training: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

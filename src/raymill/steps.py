@@ -21,9 +21,9 @@ from raymill.training.factories import allow, allowed
 from raymill.training.job import make_job
 from raymill.training.objective import DEFAULT_METRIC, METRICS
 from raymill.training.predictor import Predictor
+from raymill.training.spec import ModelSpec, TrainingSpec
 from raymill.tuning.importance import importances
 from raymill.tuning.search import search as search_space
-from raymill.tuning.space import with_params
 
 from .project import code_digest, own_code
 from .results import SearchOutcome, TrainOutcome
@@ -89,7 +89,9 @@ def search(work: Work, data: Prepared) -> SearchOutcome:
         return {
             "metric": metric, "best_params": found.best_params, "best_value": found.best_value,
             "trials": [trial.to_dict() for trial in found.trials],
-            "importances": importances(found).shares, "folder": str(folder),
+            "importances": importances(found).shares,
+            "model": found.model.model_dump(mode="json"),
+            "training": found.training.model_dump(mode="json"),
         }
 
     wanted = key_of(spec.tuning.model_dump(mode="json", include=free))
@@ -104,7 +106,11 @@ def search(work: Work, data: Prepared) -> SearchOutcome:
 def train(work: Work, data: Prepared, found: SearchOutcome) -> TrainOutcome:
     """Train the found parameters with all of `training.workers`, and write the bundle."""
     spec = work.spec
-    model, training = with_params(spec.model, spec.training, found.best_params)
+    model = ModelSpec.model_validate(found.model) if found.model else spec.model
+    training = spec.training
+    if found.training is not None:
+        kept = training.model_dump(include={"workers", "cpus_per_worker", "max_failures"})
+        training = TrainingSpec.model_validate({**found.training, **kept})
     job = make_job(model, training, metric_of(work, data), data.transform.schema, work.project)
     for name in own_code(spec):
         allow(work.home.path, name, work.base)
