@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Self
 from raymill.errors import UsageError
 from raymill.events import Event
 
+from .files import locked, write_whole
 from .home import Home
-from .runs import Run, write_whole
+from .runs import Run
 from .store import StoreError, open_store, store_error
 
 if TYPE_CHECKING:
@@ -48,17 +49,20 @@ class _Sender:
 
     def send(self) -> None:
         """Bring MLflow up to date; raises what MLflow raises when it can't be reached."""
-        if self._mirror is None:
-            client = open_store(self.uri, self.home)
-            from .mirror import Mirror
+        # Two senders of one run would each make it anew: a writer that gave up may still have a
+        # call under way when the next run catches up.
+        with locked(self.run.path / ".mlflow.lock"):
+            if self._mirror is None:
+                client = open_store(self.uri, self.home)
+                from .mirror import Mirror
 
-            self._mirror = Mirror(client, self.uri, self.experiment, self.run)
-        entries, offset = self.run.journal.read_from(self._offset)
-        if entries:
-            self._mirror.send(entries)
-            self._offset = offset
-            self.keep()
-        self.refused = self._mirror.refused
+                self._mirror = Mirror(client, self.uri, self.experiment, self.run)
+                self.refused = self._mirror.refused
+            entries, offset = self.run.journal.read_from(self._offset)
+            if entries:
+                self._mirror.send(entries)
+                self._offset = offset
+                self.keep()
 
     def bury(self) -> None:
         """Show a run that was killed as killed."""
@@ -133,16 +137,17 @@ class MLflowWriter:
         failures = 0
         caught_up = False
         while True:
+            last = self._closing.is_set()  # asked before sending: nothing is journalled after it
             try:
                 self._sender.send()
                 failures, self.problem = 0, None
-                if not caught_up and not self._closing.is_set():
+                if not caught_up and not last:
                     caught_up = True
                     catch_up(self._sender.uri, self._sender.home)
             except Exception as error:  # noqa: BLE001 - no outage may stop the run
                 failures += 1
                 self.problem = _told(self._sender.uri, error)
-            if self._closing.is_set() and (not failures or self._over()):
+            if last and (not failures or self._over()):
                 return
             self._pause(failures)
 

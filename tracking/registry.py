@@ -16,10 +16,11 @@ from raymill.errors import ArtifactError, Problem, RaymillError, UsageError
 from raymill.training.bundle import Bundle
 
 from .audit import Audit
+from .files import locked
 from .home import Home
 from .mlflow_writer import mlflow_run_id
 from .runs import Run
-from .store import is_remote, locked, open_store, store_error
+from .store import is_remote, open_store, store_error
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -15,6 +15,7 @@ from typing import IO, Any, Literal
 
 from raymill.errors import UsageError
 
+from .files import locked, open_lock, write_whole
 from .home import Home
 from .journal import Journal
 from .redact import redact
@@ -48,7 +49,7 @@ class Run:
         Raises:
             UsageError: a run of the same key is going on.
         """
-        with _locked(home.runs / ".begin.lock"):
+        with locked(home.runs / ".begin.lock"):
             run = cls._unended(home, key) or cls._create(home, name, key, spec_yaml)
             lock = run._take()
         with lock:
@@ -169,7 +170,7 @@ class Run:
 
     def _take(self) -> IO[str]:
         """Hold this run for as long as the returned file is open, in this process only."""
-        file = _open_lock(self.path / ".lock")
+        file = open_lock(self.path / ".lock")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -181,33 +182,12 @@ class Run:
         return file
 
     def _held(self) -> bool:
-        with _open_lock(self.path / ".lock") as file:
+        with open_lock(self.path / ".lock") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 return True
         return False
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with _open_lock(path) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _open_lock(path: Path) -> IO[str]:
-    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """All of `text` or nothing, on disk when this returns; for the owner only."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _boot_id() -> str:

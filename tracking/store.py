@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import sqlite3
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raymill.errors import RaymillError
 
+from .files import locked
 from .home import Home
 from .redact import redact
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is for the verb's own answer
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
 }
@@ -82,14 +82,6 @@ def database(uri: str) -> Path | None:
 def is_remote(uri: str) -> bool:
     """Whether artifacts go through a server instead of into the home."""
     return uri.startswith(("http://", "https://"))
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Wait for, and hold, a lock between the processes of this machine."""
-    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def ui_command(home: Home, port: int) -> list[str]:
