@@ -34,9 +34,9 @@ def decode(data: bytes, shape: Shape) -> NDArray[np.uint8]:
     image = _open(data)
     mode = "L" if channels == 1 else "RGB"
     if image.mode != mode:
-        image = image.convert(mode)  # type: ignore[assignment]
+        image = image.convert(mode)
     if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR)  # type: ignore[assignment]
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
     pixels = np.asarray(image, dtype=np.uint8)
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 

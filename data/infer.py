@@ -134,7 +134,7 @@ class Look:
             return "int64" if whole else "float64"
         for to in ("bool", "timestamp"):
             if self.fits.get(to, 0) >= (enough if to == "timestamp" else self.valid):
-                return to  # type: ignore[return-value]
+                return to
         return "string"
 
 

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import pyarrow.fs as pafs
 
@@ -135,7 +135,8 @@ def _filesystem(uri: str, endpoint: str) -> tuple[Any, str]:
     if uri.startswith("s3://"):
         return _s3(endpoint), uri.removeprefix("s3://")
     if "://" in uri and not uri.startswith("file://"):
-        return pafs.FileSystem.from_uri(uri)
+        filesystem, path = pafs.FileSystem.from_uri(uri)
+        return filesystem, str(path)
     return pafs.LocalFileSystem(), uri.removeprefix("file://")
 
 
@@ -183,7 +184,7 @@ def _matches_parts(names: list[str], patterns: list[str]) -> bool:
 
 def _format(path: str, format: Format) -> FileFormat | None:
     if format != "auto":
-        return cast(FileFormat, format)
+        return format
     return _SUFFIXES.get(PurePosixPath(path).suffix.lower())
 
 
