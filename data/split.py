@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import datasketches as ds
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,12 +16,12 @@ from raymill.specs import seconds
 
 from .conform import FILE, ROW
 from .contract import Contract
+from .quantiles import Quantiles
 from .spec import DataSpec
 from .summary import as_floats, hashes
 
 SPLITS = ("train", "validation", "test")
 GAP = 3  # the code of rows that lie in a gap between splits
-KLL_K = 4096
 
 
 @dataclass(frozen=True)
@@ -68,13 +67,13 @@ class Counts:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.buckets = np.zeros((max(len(plan.classes), 1), 2**plan.bits), np.int64)
-        self.times = ds.kll_doubles_sketch(KLL_K)
+        self.times = Quantiles()
 
     def add(self, table: pa.Table) -> None:
         """The rows of the source; those of files given as test or validation stay out."""
         if self.plan.by == "time":
             times = table[self.plan.column].drop_null()
-            self.times.update(np.ascontiguousarray(as_floats(times.combine_chunks())))
+            self.times.add(as_floats(times.combine_chunks()))
             return
         bucket = row_hashes(table, self.plan) >> np.uint64(64 - self.plan.bits)
         np.add.at(self.buckets, (_classes(table, self.plan), bucket.astype(np.int64)), 1)
@@ -87,21 +86,14 @@ class Counts:
         """`[classes, parts - 1]` hashes, or `[1, parts - 1]` times, below which a part ends."""
         edges = np.cumsum(self.plan.shares)[:-1]
         if self.plan.by == "time":
-            if self.times.is_empty():
+            if self.times.empty:
                 return np.zeros((1, len(edges)))
-            return np.array([self.times.get_quantiles(edges.tolist())]).reshape(1, -1)
+            return self.times.quantiles(edges).reshape(1, -1)
         totals = self.buckets.cumsum(axis=1)
         wanted = np.rint(totals[:, -1:] * edges[None])
         cut = np.array([np.searchsorted(total, want) + (want > 0)
                         for total, want in zip(totals, wanted, strict=True)])
         return cut.astype(np.uint64).reshape(len(totals), -1)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "times": self.times.serialize()}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.times = ds.kll_doubles_sketch.deserialize(state["times"])
 
 
 def assign(table: pa.Table, plan: Plan, cuts: NDArray[Any]) -> NDArray[np.int8]:

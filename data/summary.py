@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from .images import Shape, shape_of
+from .quantiles import Quantiles
 
-KLL_K = 2048  # rank error about 0.07 %; exact below this many values
 KMV_K = 4096  # distinct counts are exact below, within 1.6 % above
 LG_ITEMS = 16  # exact counts of up to 49,152 distinct values
 TOP_OF_BLOCK = 20_000
@@ -54,7 +54,7 @@ class Numbers:
     def __init__(self) -> None:
         self.count, self.mean, self.m2 = 0, 0.0, 0.0
         self.min, self.max = np.inf, -np.inf
-        self.sketch = ds.kll_doubles_sketch(KLL_K)
+        self.sketch = Quantiles()
 
     def add(self, values: NDArray[np.float64]) -> None:
         if not len(values):
@@ -62,7 +62,7 @@ class Numbers:
         mean = float(values.mean())
         self._join(len(values), mean, float(np.square(values - mean).sum()))
         self.min, self.max = min(self.min, float(values.min())), max(self.max, float(values.max()))
-        self.sketch.update(np.ascontiguousarray(values))
+        self.sketch.add(values)
 
     def merge(self, other: Numbers) -> None:
         if not other.count:
@@ -82,14 +82,7 @@ class Numbers:
         return float(np.sqrt(self.m2 / self.count)) if self.count else 0.0
 
     def quantiles(self, ranks: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.asarray(self.sketch.get_quantiles(ranks.tolist()), np.float64)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "sketch": self.sketch.serialize()}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.sketch = ds.kll_doubles_sketch.deserialize(state["sketch"])
+        return self.sketch.quantiles(ranks)
 
 
 class Items:

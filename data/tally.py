@@ -83,8 +83,8 @@ class Tally:
             raise DataError([Problem(
                 rule=f"at most {most:.2%} of the rows may be bad (data.max_bad_fraction)",
                 got=f"{self.bad:,} of {self.rows:,} ({self.bad / self.rows:.2%})",
-                cure="Correct the data or the contract, or raise data.max_bad_fraction.")]
-                + self.problems(names, 10))
+                cure="Correct the data or the contract, or raise data.max_bad_fraction."),
+                *self.problems(names, 10)])
 
     def summary(self, names: list[str]) -> dict[str, Any]:
         """For `quarantine/reasons.json`."""

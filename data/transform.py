@@ -80,8 +80,7 @@ def normal_knots(numbers: Numbers) -> tuple[tuple[float, ...], tuple[float, ...]
     if not numbers.count:
         return (0.0,), (0.0,)
     x = np.unique(numbers.quantiles(np.linspace(0, 1, KNOTS)))
-    below = np.array([numbers.sketch.get_rank(float(value), False) for value in x])
-    upto = np.array([numbers.sketch.get_rank(float(value), True) for value in x])
+    below, upto = numbers.sketch.ranks(x)
     middle = np.clip((below + upto) / 2, 1e-7, 1 - 1e-7)
     y = np.array([NormalDist().inv_cdf(float(rank)) for rank in middle])
     if len(x) == 1:
