@@ -25,7 +25,7 @@ from .store import StoreError, open_store, store_error
 if TYPE_CHECKING:
     from .mirror import Mirror
 
-POLL_S, GATHER_S, LONGEST_WAIT_S = 2.0, 0.3, 30.0
+POLL_S, GATHER_S, LONGEST_WAIT_S, AWAY_S = 2.0, 0.3, 30.0, 10.0
 STATE = "mlflow.json"
 log = logging.getLogger(__name__)
 
@@ -121,12 +121,13 @@ class MLflowWriter:
         return self._sender.unsent
 
     def close(self) -> None:
-        """Send the rest, for `patience_s` at most."""
-        self._close_by = time.monotonic() + self.patience_s
+        """Send the rest, for `patience_s` at most; not as long when MLflow is known to be away."""
+        patience = min(self.patience_s, AWAY_S) if self.problem else self.patience_s
+        self._close_by = time.monotonic() + patience
         self._closing.set()
         self._wake.set()
         if self._thread.is_alive():
-            self._thread.join(self.patience_s + 1)
+            self._thread.join(patience + 1)
         if self.unsent:
             log.warning("MLflow does not have all of run %s: %s The next run here sends it.",
                         self._sender.run.id, self.problem or "it did not answer in time.")

@@ -22,6 +22,8 @@ from raymill.training.job import make_job
 from raymill.training.predictor import Predictor
 from raymill.training.spec import ModelSpec, TrainingSpec
 
+# MLflow 3.17 calls a loader that SQLAlchemy 2.1 is about to drop.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")
 LOAD = """\
 import sys, mlflow, pandas as pd
 mlflow.set_tracking_uri(sys.argv[1])

@@ -21,6 +21,8 @@ from raymill.tracking.runs import Run
 from raymill.tracking.store import open_store, ui_command
 from raymill.training.bundle import Bundle
 
+# MLflow 3.17 calls a loader that SQLAlchemy 2.1 is about to drop.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")
 MakeBundle = Callable[[float], Bundle]
 
 
