@@ -169,7 +169,8 @@ def _hidden(name: str) -> bool:
 
 
 def _matches(name: str, pattern: str) -> bool:
-    """Whether a path matches a glob; `*` stays within a folder, `**` goes through any number."""
+    """Whether a path matches a glob; `*` stays within a folder, `**` goes through any number.
+    As in a shell, only a dot matches the dot of a hidden file or folder."""
     return _matches_parts(name.split("/"), pattern.split("/"))
 
 
@@ -177,7 +178,10 @@ def _matches_parts(names: list[str], patterns: list[str]) -> bool:
     if not patterns:
         return not names
     if patterns[0] == "**":
-        return any(_matches_parts(names[i:], patterns[1:]) for i in range(len(names) + 1))
+        return any(_matches_parts(names[i:], patterns[1:]) for i in range(len(names) + 1)
+                   if not any(name.startswith(".") for name in names[:i]))
+    if names and names[0].startswith(".") != patterns[0].startswith("."):
+        return False
     return bool(names) and fnmatch.fnmatchcase(names[0], patterns[0]) and _matches_parts(
         names[1:], patterns[1:])
 
