@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import datetime as dt
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -46,18 +47,23 @@ def _view(name: str, column: Mapping[str, Any]) -> ColumnView:
 
 
 def _range(column: Mapping[str, Any]) -> str:
+    if column.get("type") == "timestamp" and column.get("min") is not None:
+        return f"{_moment(column['min'])} to {_moment(column['max'])}"
     if column.get("mean") is not None and column.get("min") is not None:
         low, mean, high = (_plain(column[key]) for key in ("min", "mean", "max"))
         return f"{low} · {mean} · {high}"
     if top := _top(column):
         return ", ".join(value for value, _ in top[:3])
-    if column.get("min") is not None:
-        return f"{_plain(column['min'])} to {_plain(column['max'])}"
     return ""
 
 
-def _plain(value: Any) -> str:
-    return number(float(value)) if isinstance(value, (int, float)) else str(value)[:19]
+def _plain(value: float) -> str:
+    return number(float(value))
+
+
+def _moment(microseconds: float) -> str:
+    moment = dt.datetime.fromtimestamp(microseconds / 1e6, dt.UTC)
+    return f"{moment:%Y-%m-%d %H:%M}"
 
 
 def _top(column: Mapping[str, Any]) -> list[tuple[str, int]]:
@@ -66,7 +72,8 @@ def _top(column: Mapping[str, Any]) -> list[tuple[str, int]]:
 
 def _spark(column: Mapping[str, Any]) -> Markup:
     if edges := column.get("edges"):
-        return spark(*density([float(edge) for edge in edges]))
+        say = _moment if column.get("type") == "timestamp" else number
+        return spark(*density([float(edge) for edge in edges], say))
     top = _top(column)[:22]
     return spark([count for _, count in top], [f"{value}: {count:,}" for value, count in top])
 
@@ -83,7 +90,9 @@ def spark(heights: Sequence[float], titles: Sequence[str]) -> Markup:
     return plot.svg()
 
 
-def density(edges: Sequence[float], bins: int = 18) -> tuple[list[float], list[str]]:
+def density(
+    edges: Sequence[float], say: Callable[[float], str] = number, bins: int = 18
+) -> tuple[list[float], list[str]]:
     """Heights and titles of equal bins from equally likely quantile edges; the outer
     twentieth (hundredth, of many edges) is put into the end bins, so that one far value does not
     flatten the rest."""
@@ -96,8 +105,8 @@ def density(edges: Sequence[float], bins: int = 18) -> tuple[list[float], list[s
         low, high = edges[0], edges[-1]
     bounds = [low + (high - low) * k / bins for k in range(bins + 1)]
     below = [0.0, *(_share_below(edges, bound) for bound in bounds[1:-1]), 1.0]
-    titles = [f"{number(a)} to {number(b)}" for a, b in pairwise(bounds)]
-    titles[0], titles[-1] = f"below {number(bounds[1])}", f"from {number(bounds[-2])}"
+    titles = [f"{say(a)} to {say(b)}" for a, b in pairwise(bounds)]
+    titles[0], titles[-1] = f"below {say(bounds[1])}", f"from {say(bounds[-2])}"
     return [b - a for a, b in pairwise(below)], titles
 
 

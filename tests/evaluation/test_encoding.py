@@ -85,3 +85,13 @@ def test_densities_sum_to_one(values: np.ndarray) -> None:
 def test_a_column_without_values() -> None:
     view = columns({"columns": {"ssn": {"kind": "ignore", "count": 10, "nulls": 1, "distinct": 9}}})
     assert view[0].name == "ssn" and view[0].missing == "10.0%" and view[0].spark == ""
+
+
+# Timestamps, which a profile counts in microseconds, are shown as dates.
+def test_a_column_of_dates() -> None:
+    edges = [1.7e15, 1.71e15, 1.72e15]
+    said = {"kind": "datetime", "type": "timestamp", "count": 3, "nulls": 0, "mean": 1.71e15,
+            "min": edges[0], "max": edges[-1], "edges": edges}
+    view = columns({"columns": {"at": said}})[0]
+    assert view.range == "2023-11-14 22:13 to 2024-07-03 09:46"
+    assert "from 2024-0" in view.spark
