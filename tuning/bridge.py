@@ -23,7 +23,15 @@ from .trial import EPOCH, FAILED, FINISHED, METRICS, OBJECTIVE
 MakeJob = Callable[[dict[str, Any]], TrainJob]
 
 
-class LedgerSearcher(Searcher):  # type: ignore[misc]
+class _NotInSnapshots:
+    """Tune pickles its set-up into a file that nothing here reads: the ledger, with its open
+    files, and the listener stay out of it."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class LedgerSearcher(_NotInSnapshots, Searcher):  # type: ignore[misc]
     """Suggests what the ledger draws. Its state is the ledger's, so Tune has none to save."""
 
     def __init__(self, ledger: Ledger, make_job: MakeJob, notify: Notify) -> None:
@@ -50,7 +58,7 @@ class LedgerSearcher(Searcher):  # type: ignore[misc]
         """Nothing: the journal is the state."""
 
 
-class Watch(tune.Callback):  # type: ignore[misc]
+class Watch(_NotInSnapshots, tune.Callback):  # type: ignore[misc]
     """Takes down what Tune sees, and tells it on."""
 
     def __init__(self, ledger: Ledger, metric: str, epochs: int, notify: Notify) -> None:

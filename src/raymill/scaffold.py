@@ -54,8 +54,11 @@ def quoted(text: str) -> str:
 
 
 def relative(path: str, folder: Path) -> str:
-    """`path` as the spec in `folder` names it."""
-    return path if "://" in path else os.path.relpath(path, folder)
+    """`path` as the spec in `folder` names it: relative below the working folder, else absolute."""
+    if "://" in path:
+        return path
+    near = Path(path).absolute().is_relative_to(Path.cwd())
+    return os.path.relpath(path, folder) if near else str(Path(path).absolute())
 
 
 def _sources(paths: Sequence[str], folder: Path) -> str:
