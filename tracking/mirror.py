@@ -111,9 +111,7 @@ class Mirror:
         tags = {RUN_TAG: self.run.id, "raymill.name": record["name"]}
         created = self.client.create_run(self.experiment, start_time=_ms(record["began"]),
                                          tags=tags, run_name=self.run.id)
-        run_id = str(created.info.run_id)
-        self.client.log_artifact(run_id, str(self.run.path / "spec.yaml"))
-        return run_id
+        return str(created.info.run_id)
 
     def _find_trials(self) -> dict[int, str]:
         found = {}

@@ -18,7 +18,7 @@ from raymill.errors import UsageError
 from .files import locked, open_lock, write_whole
 from .home import Home
 from .journal import Journal
-from .redact import redact
+from .redact import redact, redact_uris
 
 Status = Literal["running", "finished", "failed", "interrupted", "dead"]
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -28,8 +28,8 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 class Run:
     """One call of a verb, and its goings-on after it was killed: they share an id and a journal.
 
-    The folder `runs/<id>` holds `run.json` (name, key, status, times), `spec.yaml` (as resolved),
-    `journal.jsonl`, and what the run made for its reader.
+    The folder `runs/<id>` holds `run.json` (name, key, status, times), `spec.yaml` (as resolved,
+    without credentials), `journal.jsonl`, and what the run made for its reader.
     """
 
     def __init__(self, home: Home, id: str) -> None:
@@ -159,7 +159,7 @@ class Run:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         run = cls(home, f"{name}-{stamp}-{secrets.token_hex(3)}")
         run.path.mkdir(mode=0o700)
-        write_whole(run.path / "spec.yaml", spec_yaml)
+        write_whole(run.path / "spec.yaml", redact_uris(spec_yaml))
         first = {"name": name, "key": key, "status": "running", "began": time.time(),
                  "ended": None, "cause": None, "pid": os.getpid()}
         write_whole(run.path / "run.json", json.dumps(first, indent=1))

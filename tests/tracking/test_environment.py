@@ -56,4 +56,6 @@ def test_secrets_are_hidden(text: str, safe: str) -> None:
 
 def test_values_of_secret_names_are_hidden() -> None:
     assert redact_value("tracking.password", "abc") == "***"
+    assert redact_value("AWS_SECRET_ACCESS_KEY", "abc") == "***"
     assert redact_value("training.lr", 1e-3) == "0.001"
+    assert redact_value("model.token_width", 64) == "64"

@@ -108,7 +108,7 @@ def test_files_are_in_the_home(home: Home) -> None:
     run = recorded(home, "files")
     client, parent, _ = shown(home, run)
     names = {f.path for f in client.list_artifacts(parent.info.run_id)}
-    assert names == {"spec.yaml", "report", "environment"}
+    assert names == {"report", "environment"}
     assert Path(parent.info.artifact_uri).is_relative_to(home.artifacts)
 
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from raymill.errors import TrainingError, UsageError
 from raymill.tracking.home import Home
@@ -54,6 +55,15 @@ def test_cause_of_a_failure_holds_no_password(home: Home) -> None:
     with pytest.raises(TrainingError), Run.begin(home, "fraud", "k", "") as run:
         raise TrainingError("no answer from postgresql://me:hunter2@db/x?password=hunter3")
     assert "hunter" not in str(run.to_dict()) + run.journal.path.read_text()
+
+
+def test_kept_spec_holds_no_password_and_stays_yaml(home: Home) -> None:
+    spec = {"tracking": {"uri": "postgresql://me:hunter2@db/mlflow?password=hunter3&n=1"},
+            "model": {"token_width": 64}}
+    with Run.begin(home, "fraud", "k", yaml.safe_dump(spec)) as run:
+        kept = yaml.safe_load(run.spec_yaml)
+    assert kept["tracking"]["uri"] == "postgresql://***@db/mlflow?password=***&n=1"
+    assert kept["model"] == spec["model"]
 
 
 def test_interrupted_run_goes_on_under_its_id(home: Home) -> None:
