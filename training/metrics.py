@@ -111,7 +111,11 @@ def _per_class(y: Array, p: Array) -> tuple[Array, Array, Array, Array]:
 def _pick(index: int) -> Callable[[Array, Array], float]:
     def value(y: Array, p: Array) -> float:
         values = _per_class(y, p)
-        return float(values[index][1] if p.shape[1] == 2 else values[index].mean())
+        if p.shape[1] == 2:
+            return float(values[index][1])
+        table = _confusion(y, p)
+        occurs = table.sum(axis=0) + table.sum(axis=1) > 0
+        return float(values[index][occurs].mean())
 
     return value
 

@@ -9,10 +9,11 @@ from typing import Any
 from raymill.data.prepare import Prepared, prepare
 from raymill.errors import Problem, SpecError
 from raymill.evaluation.evaluate import evaluate as measure
-from raymill.evaluation.gates import Verdict, better, judge
+from raymill.evaluation.gates import Verdict, judge
 from raymill.evaluation.report import ReportData, render
 from raymill.evaluation.results import Evaluation
 from raymill.evaluation.threshold import choose
+from raymill.evaluation.words import findings
 from raymill.events import note, warn
 from raymill.training import bundle as bundles
 from raymill.training.checkpoint import load_weights
@@ -166,7 +167,7 @@ def evaluate(work: Work, data: Prepared, bundle: Path, digest: str) -> Evaluatio
                           factories=factories)
     inputs = {"data": data.path.name, "digest": digest,
               "champion": champion.digest if champion is not None else None,
-              "objective": objective.model_dump(mode="json", exclude={"gates", "threshold"})}
+              "objective": objective.model_dump(mode="json")}
 
     def build(folder: Path) -> dict[str, Any]:
         predictor = Predictor(bundles.Bundle.open(bundle, digest), factories=factories)
@@ -181,8 +182,8 @@ def evaluate(work: Work, data: Prepared, bundle: Path, digest: str) -> Evaluatio
     evaluation = Evaluation.from_dict(result)
     for line in evaluation.notes:
         note(work.notify, line)
-    for name in better(evaluation):
-        warn(work.notify, f"the {name} is better than the model on the test rows")
+    for finding in findings(evaluation, data.transform.schema.image is not None):
+        warn(work.notify, f"{finding.title}: {finding.text}")
     work.record("metrics", **{
         f"test_{name}": estimate.value for name, estimate in evaluation.metrics.items()})
     return evaluation
