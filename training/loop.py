@@ -24,7 +24,7 @@ from .factories import load_object
 from .families import FAMILIES, build
 from .job import TrainJob
 from .metrics import compute_all
-from .optim import class_weights, learning_rate, make_optimizer, row_losses, scores_of
+from .optim import batch_rows, class_weights, learning_rate, make_optimizer, row_losses, scores_of
 from .parallel import check_equal, gather_counts, gather_rows, sum_over_ranks
 from .session import Session, StopTraining
 from .shard import TARGET, Batch, Shard
@@ -82,7 +82,7 @@ def fit(
         pass
     except torch.OutOfMemoryError as error:
         raise TrainingError(Problem(
-            rule=f"a batch of {job.training.batch_size} rows must fit in memory",
+            rule=f"a batch must fit in memory (training.batch_size is {job.training.batch_size})",
             got=str(error).split("\n")[0], cure="Lower training.batch_size.")) from error
     return trainer.result()
 
@@ -115,7 +115,7 @@ class Trainer:
                 self.model, device_ids=[device.index] if device.type == "cuda" else None)
         self.weights = self._class_weights()
         # Batches of equal size: a last one of a few rows would be a step of pure noise.
-        self.steps = -(-sum(self.counts) // job.training.batch_size)
+        self.steps = -(-sum(self.counts) // batch_rows(job.training, sum(self.counts)))
         self.batch_rows = [-(-rows // self.steps) for rows in self.counts]
         self.autocast = device.type == "cuda" and job.training.precision != "fp32"
         self.autocast |= job.training.precision == "bf16"

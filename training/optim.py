@@ -15,6 +15,8 @@ from raymill.errors import Problem, SpecError
 
 from .spec import TrainingSpec
 
+AUTO_BATCH = (32, 1024)
+
 
 def row_losses(output: Tensor, target: Tensor, schema: InputSchema) -> Tensor:
     """The loss `[B]` of each row: cross entropy in nats, or squared error of standardised values."""
@@ -75,15 +77,21 @@ def make_optimizer(model: nn.Module, spec: TrainingSpec) -> torch.optim.Optimize
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=spec.lr, fused=True)
 
 
+def batch_rows(spec: TrainingSpec, rows: int) -> int:
+    """Rows of a global batch; `auto` is the power of two nearest to a 64th of the rows."""
+    if spec.batch_size != "auto":
+        return spec.batch_size
+    low, high = AUTO_BATCH
+    return 2 ** round(math.log2(min(high, max(low, rows / 64))))
+
+
 def learning_rate(spec: TrainingSpec, step: int, steps: int) -> float:
-    """The learning rate of step `step` of `steps`: warm-up, then the schedule."""
+    """The learning rate of step `step` of `steps`: a linear warm-up, then the schedule
+    (`cosine` falls to 0)."""
     warm = max(1, round(spec.warmup * steps)) if spec.warmup > 0 else 0
-    if spec.schedule == "one_cycle":
-        warm = max(1, round(0.3 * steps))
     if step < warm:
         return spec.lr * (step + 1) / warm
     if spec.schedule == "constant":
         return spec.lr
     share = (step - warm) / max(1, steps - warm)
-    floor = 0.0 if spec.schedule == "one_cycle" else 0.01
-    return spec.lr * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, share))))
+    return spec.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))

@@ -101,7 +101,7 @@ class Predictor:
         conformed = conform(table, self.bundle.contract)
         if conformed.bad:
             problems = [
-                Problem(rule=v.rule, got=v.got, where=f"row {v.row} column {v.column}")
+                Problem(rule=v.rule, got=v.got, where=f"rows[{v.index}].{v.column}" if v.index >= 0 else v.column)
                 for v in conformed.bad[:LISTED]
             ]
             if len(conformed.bad) > LISTED:

@@ -53,14 +53,17 @@ class ModelSpec(Part):
 
 
 class TrainingSpec(Part):
-    """How the model is trained. `batch_size` is global: over all workers."""
+    """How the model is trained.
 
-    epochs: Annotated[int, Field(ge=1, le=100_000)] = 30
-    batch_size: Annotated[int, Field(ge=1)] = 256
-    lr: Annotated[float, Field(gt=0, le=10)] = 1e-3
+    `batch_size` is global: over all workers. `auto` grows with the data, from 32 to 1024 rows.
+    """
+
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 16
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    lr: Annotated[float, Field(gt=0, le=10)] = 3e-3
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 1e-2
-    schedule: Literal["constant", "cosine", "one_cycle"] = "cosine"
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05  # share of all steps
+    schedule: Literal["constant", "cosine"] = "cosine"
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.3  # share of all steps
     clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
     class_weights: Literal["none", "balanced"] | dict[str, float] = "none"
     patience: Annotated[int, Field(ge=1)] | None = 6  # epochs without a better validation metric

@@ -14,9 +14,9 @@ SMALLEST = 4  # images are pooled while their shorter side is at least this
 
 
 class CNN(nn.Module):
-    """`blocks` of two 3x3 convolutions with batch norm and 2x2 pooling, the channels doubling;
-    global mean and maximum, beside them the row's numbers and categories, and a linear head.
-    Images come as uint8 and are scaled here."""
+    """`blocks` of a 3x3 convolution, batch norm and 2x2 pooling, the channels doubling; their
+    global mean and maximum, beside them the row's numbers and categories, and a linear head. Images
+    come as uint8 and are scaled here."""
 
     def __init__(
         self, schema: InputSchema, channels: int, blocks: int, dropout: float, flip: bool
@@ -29,7 +29,7 @@ class CNN(nn.Module):
         wide, side = schema.image[0], min(schema.image[1:])
         for block in range(blocks):
             out = channels * 2**block
-            layers += [*_conv(wide, out), *_conv(out, out)]
+            layers += _conv(wide, out)
             if side >= SMALLEST:
                 layers.append(nn.MaxPool2d(2))
             wide, side = out, side // 2
