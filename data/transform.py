@@ -141,10 +141,14 @@ class Transform:
     image_column: str | None
     image: Shape | None
 
+    @property
+    def _numeric(self) -> tuple[Number | Dates, ...]:
+        return (*self.numbers, *self.dates)
+
     @cached_property
     def schema(self) -> InputSchema:
         """Names and shapes of what `apply` gives."""
-        names = [name for part in (*self.numbers, *self.dates) for name in part.names]
+        names = [name for part in self._numeric for name in part.names]
         return InputSchema(
             numeric=tuple(names),
             categorical=tuple((part.column, part.size) for part in self.categories),
@@ -159,7 +163,7 @@ class Transform:
         if width:
             numeric = np.empty((rows, width), np.float32)
             at = 0
-            for part in (*self.numbers, *self.dates):
+            for part in self._numeric:
                 wide = len(part.names)
                 part.apply(_plain(table, part.column), numeric[:, at : at + wide])
                 at += wide
