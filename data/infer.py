@@ -83,7 +83,8 @@ class Look:
 
     def _add_numbers(self, plain: pa.Array) -> None:
         self.numbers.add(plain, 0)
-        if pa.types.is_timestamp(plain.type):
+        different = plain.unique()
+        if pa.types.is_timestamp(plain.type) or len(different) > MAX_CLASSES:
             self.seen.rows += len(plain)
             self.seen.nulls += plain.null_count
         else:

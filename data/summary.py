@@ -39,7 +39,10 @@ class Distinct:
         self._keep(other.smallest)
 
     def _keep(self, more: NDArray[np.uint64]) -> None:
-        self.smallest = np.unique(np.concatenate([self.smallest, more]))[:KMV_K]
+        if len(self.smallest) == KMV_K:
+            more = more[more < self.smallest[-1]]
+        both = np.sort(np.concatenate([self.smallest, more]))  # np.unique is ten times slower here
+        self.smallest = both[np.diff(both, prepend=both[:1] - 1) != 0][:KMV_K].copy()
 
     @property
     def count(self) -> int:
