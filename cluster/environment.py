@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import socket
@@ -59,6 +60,7 @@ def for_new(project: Path | None, mark: str, folder: Path, port: int) -> dict[st
         "RAY_GCS_SERVER_PORT": str(port),
         "RAY_ADDRESS": f"127.0.0.1:{port}",
         "RAY_TMPDIR": os.environ.get("RAY_TMPDIR") or str(folder),
+        "RAY_DATA_LOGGING_CONFIG": str(_data_logging(folder)),
     }
     return changes | python_path(project)
 
@@ -70,6 +72,29 @@ def for_existing(project: Path | None) -> dict[str, str]:
         key: value for key, value in DEFAULTS.items() if key not in os.environ and key not in own
     }
     return changes | python_path(project)
+
+
+def _data_logging(folder: Path) -> Path:
+    """Ray Data's own logging with all of it in its file, and errors only on the screen."""
+    config = {
+        "formatters": {"ray": {"class": "ray._common.formatters.TextFormatter"}},
+        "handlers": {
+            "file": {
+                "class": "ray.data._internal.logging.SessionFileHandler", "formatter": "ray",
+                "filename": "ray-data.log",
+            },
+            "console": {
+                "class": "ray._private.log.PlainRayHandler", "formatter": "ray",
+                "level": "ERROR",
+            },
+        },
+        "loggers": {
+            "ray.data": {"level": "DEBUG", "handlers": ["file", "console"], "propagate": False}
+        },
+    }
+    path = folder / "data-logging.yaml"
+    path.write_text(json.dumps(config), encoding="utf-8")
+    return path
 
 
 def python_path(project: Path | None) -> dict[str, str]:
