@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 import ray.train
 import torch
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from raymill.errors import Problem, RaymillError, TrainingError
@@ -51,30 +51,17 @@ def train(job: TrainJob, prepared: Prepared, out: Path, notify: Notify = ignore)
     """
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+    if len(ray.nodes()) == 1:  # nobody drains the only node
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     out = out.absolute()
     workers = job.training.workers
     share = _share(job)
     mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
-    trainer = TorchTrainer(
-        _work,
-        train_loop_config={"job": job.to_dict(), "folder": str(out / "checkpoints"),
-                           "threads": share.threads, "mailbox": mailbox},
-        scaling_config=ScalingConfig(
-            num_workers=workers, use_gpu=share.gpu,
-            resources_per_worker={"CPU": share.cpus, **({"GPU": 1} if share.gpu else {})},
-        ),
-        torch_config=TorchConfig(timeout_s=600),
-        run_config=RunConfig(
-            name="ray", storage_path=str(out),
-            failure_config=FailureConfig(max_failures=job.training.max_failures,
-                                         controller_failure_limit=3),
-        ),
-        datasets=_shards(prepared, workers),
-        dataset_config=ray.train.DataConfig(datasets_to_split=[]),
-    )
+    config = {"job": job.to_dict(), "folder": str(out / "checkpoints"),
+              "threads": share.threads, "mailbox": mailbox}
     try:
-        with _listening(mailbox, notify):
-            result = trainer.fit()
+        with _quiet(), _listening(mailbox, notify):
+            result = _trainer(job, config, share, _shards(prepared, workers), out).fit()
         if fatal := ray.get(mailbox.cause.remote()):
             raise fatal
         return from_dict(result.return_value)
@@ -84,6 +71,40 @@ def train(job: TrainJob, prepared: Prepared, out: Path, notify: Notify = ignore)
         raise _lost(error, job) from error
     finally:
         ray.kill(mailbox)
+
+
+def _trainer(
+    job: TrainJob, config: dict[str, Any], share: _Share, shards: dict[str, ray.data.Dataset],
+    out: Path,
+) -> TorchTrainer:
+    return TorchTrainer(
+        _work,
+        train_loop_config=config,
+        scaling_config=ScalingConfig(
+            num_workers=job.training.workers, use_gpu=share.gpu,
+            resources_per_worker={"CPU": share.cpus, **({"GPU": 1} if share.gpu else {})},
+        ),
+        torch_config=TorchConfig(timeout_s=600),
+        run_config=RunConfig(
+            name="ray", storage_path=str(out), logging_config=LoggingConfig(log_level="ERROR"),
+            failure_config=FailureConfig(max_failures=job.training.max_failures,
+                                         controller_failure_limit=3),
+        ),
+        datasets=shards,
+        dataset_config=ray.train.DataConfig(datasets_to_split=[]),
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Ray Data without progress bars, here and in the workers, which get this context."""
+    context = ray.data.DataContext.get_current()
+    before = context.enable_progress_bars, context.print_on_execution_start
+    context.enable_progress_bars = context.print_on_execution_start = False
+    try:
+        yield
+    finally:
+        context.enable_progress_bars, context.print_on_execution_start = before
 
 
 @dataclass(frozen=True)
