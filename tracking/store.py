@@ -29,7 +29,7 @@ SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
 }
 SQLITE = "sqlite:///"
-_opened: set[str] = set()
+_opened: dict[str, MlflowClient] = {}
 _opening = threading.Lock()
 
 
@@ -52,16 +52,19 @@ def open_store(uri: str, home: Home) -> MlflowClient:
 
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     with _opening:
         if uri in _opened and (database(uri) or home.path).exists():
-            return client
+            return _opened[uri]
         try:
             with locked(home.path / "mlflow.lock"):
-                _touch(uri, client)
+                file = database(uri)
+                if file is not None:
+                    _prepare(file)
+                client = MlflowClient(tracking_uri=uri, registry_uri=uri)  # opens the store
+                client.search_registered_models(max_results=1)
         except Exception as error:  # noqa: BLE001 - whatever MLflow raises is told in one way
             raise store_error(uri, error) from None
-        _opened.add(uri)
+        _opened[uri] = client
     return client
 
 
@@ -89,7 +92,7 @@ def ui_command(home: Home, port: int) -> list[str]:
 
     MLflow's job endpoints are off, and requests that name another host (DNS rebinding) are refused.
     """
-    _prepare(home.db)
+    open_store(home.tracking_uri, home)  # the server would make the tables without our lock
     return [
         "env", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false", "MLFLOW_DISABLE_TELEMETRY=true",
         sys.executable, "-m", "mlflow", "server",
@@ -100,17 +103,22 @@ def ui_command(home: Home, port: int) -> list[str]:
     ]
 
 
-def _touch(uri: str, client: MlflowClient) -> None:
-    file = database(uri)
-    if file is not None:
-        _prepare(file)
-    client.search_experiments(max_results=1)
-    client.search_registered_models(max_results=1)
-
-
 def _prepare(file: Path) -> None:
+    """Make the SQLite file when it is missing: beside its place, then renamed, as MLflow can't go
+    on with a file whose migrations were killed half-way."""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    if not file.exists():
+        from mlflow.store.db.utils import _initialize_tables, create_sqlalchemy_engine
+
+        draft = file.with_name(f".{file.name}.new")
+        draft.unlink(missing_ok=True)
+        os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        engine = create_sqlalchemy_engine(f"{SQLITE}{draft}")
+        try:
+            _initialize_tables(engine)
+        finally:
+            engine.dispose()
+        with closing(sqlite3.connect(draft)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+        draft.replace(file)
     file.chmod(0o600)
-    with closing(sqlite3.connect(file, timeout=20)) as connection:
-        connection.execute("PRAGMA journal_mode=WAL")
