@@ -84,7 +84,9 @@ def read(chunks: Sequence[Chunk], contract: Contract) -> ray.data.Dataset:
     Raises:
         DataError: (when it runs) a file can't be read to its end.
     """
-    return ray.data.read_datasource(ChunkSource(chunks, contract))
+    source = ChunkSource(chunks, contract)
+    # Left to itself, Ray cuts the blocks of few tasks into many small ones.
+    return ray.data.read_datasource(source, override_num_blocks=len(source.get_read_tasks(1)))
 
 
 def checked(raw: Raw, contract: Contract, *, sparse: bool) -> pa.Table:

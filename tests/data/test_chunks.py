@@ -104,6 +104,14 @@ def test_stray_quotes_are_read_in_one_piece(
     assert len(scanned(path).chunks) == 1
 
 
+def test_a_quote_left_open_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('a,b\n1,2\n3,"4\n5,6\n')
+    (problem,) = scanned(path).problems
+    assert problem.where == "a.csv"
+    assert "quoted field must be closed" in problem.rule
+
+
 @pytest.mark.parametrize("sign", [",", ";", "\t", "|"])
 def test_delimiters_are_found(tmp_path: Path, sign: str) -> None:
     path = tmp_path / "a.csv"

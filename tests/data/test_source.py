@@ -75,6 +75,7 @@ def s3(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Itera
     server.stop()
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")
 def test_csv_and_parquet_on_s3_are_as_local_ones(
     s3: str, people: Path, tmp_path: Path
 ) -> None:
