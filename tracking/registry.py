@@ -51,6 +51,17 @@ class ModelVersion:
     source: str
     bundle_path: Path | None
 
+    def open(self) -> Bundle:
+        """The bundle, verified against the registered digest.
+
+        Raises:
+            ArtifactError: a file differs, or the bundle is not on this machine.
+        """
+        if self.bundle_path is None:
+            raise ArtifactError(f"{self.name}:{self.version} is not on this machine",
+                                cure="Registry.resolve fetches it.")
+        return Bundle.open(self.bundle_path, self.digest)
+
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
         return {"name": self.name, "version": self.version, "digest": self.digest,
@@ -119,8 +130,7 @@ class Registry:
         """
         with self._asking():
             version = self._fetched(self._find(ref))
-        assert version.bundle_path is not None
-        Bundle.open(version.bundle_path, version.digest)
+        version.open()
         return version
 
     def promote(

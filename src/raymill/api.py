@@ -60,7 +60,7 @@ def load_model(
         bundle = Bundle.open(ref)
     else:
         version = Registry(tracking_uri or place.tracking_uri, place).resolve(ref)
-        bundle = Bundle.open(version.bundle_path, version.digest)
+        bundle = version.open()
     return Model(Predictor(bundle, device=device, factories=allowed(place.path)), version)
 
 
@@ -69,8 +69,7 @@ def load_contract(
 ) -> Contract:
     """The contract of a registered model: what its rows look like."""
     place = Home.find(home)
-    version = Registry(tracking_uri or place.tracking_uri, place).resolve(ref)
-    return Bundle.open(version.bundle_path, version.digest).contract
+    return Registry(tracking_uri or place.tracking_uri, place).resolve(ref).open().contract
 
 
 def serving_spec(version: ModelVersion, home: Home, overrides: Sequence[str] = ()) -> ServingSpec:

@@ -35,7 +35,7 @@ def run(
         data = steps.prepare_data(work)
         found = steps.search(work, data)
         trained = steps.train(work, data, found)
-        evaluation = steps.evaluate(work, data, trained.bundle, trained.digest)
+        evaluation = steps.evaluate(work, data, trained.open())
         verdicts = steps.gate(work, evaluation)
         version, champion = steps.register(work, trained, evaluation, verdicts)
         report = steps.write_report(work, data, found, trained, evaluation, verdicts, version)
@@ -70,5 +70,4 @@ def evaluate(
     """Measure a registered model (default: the spec's own champion) on the spec's test rows."""
     with workspace(spec, "evaluate", base, home, notify) as work:
         version = work.registry.resolve(model or spec.name)
-        data = steps.prepare_data(work)
-        return steps.evaluate(work, data, Path(version.bundle_path), version.digest)
+        return steps.evaluate(work, steps.prepare_data(work), version.open())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from raymill.evaluation.gates import Verdict
     from raymill.evaluation.results import Evaluation
+    from raymill.training.bundle import Bundle
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,12 @@ class TrainOutcome:
     metrics: dict[str, float]
     history: list[dict[str, float]]
     seconds: float
+
+    def open(self) -> Bundle:
+        """The bundle, every file verified."""
+        from raymill.training.bundle import Bundle
+
+        return Bundle.open(self.bundle, self.digest)
 
 
 @dataclass(frozen=True)

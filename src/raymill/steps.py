@@ -15,7 +15,8 @@ from raymill.evaluation.results import Evaluation
 from raymill.evaluation.threshold import choose
 from raymill.evaluation.words import findings
 from raymill.events import note, warn
-from raymill.training import bundle as bundles
+from raymill.training.bundle import Bundle
+from raymill.training.bundle import write as write_bundle
 from raymill.training.checkpoint import load_weights
 from raymill.training.distributed import train as train_distributed
 from raymill.training.factories import allow, allowed
@@ -119,14 +120,16 @@ def train(work: Work, data: Prepared, found: SearchOutcome) -> TrainOutcome:
     def build(folder: Path) -> dict[str, Any]:
         began = time.monotonic()
         fitted = train_distributed(job, data, folder / "train", work.notify)
+        assert fitted.checkpoint is not None, "Ray Train's session keeps checkpoints"
         weights = load_weights(fitted.checkpoint)
         info = {"run": work.run.id, "name": spec.name, "data": data.fingerprint,
                 "epochs": fitted.epochs, "best_epoch": fitted.best_epoch,
                 "validation": fitted.best}
         factories = allowed(work.home.path)
-        draft = bundles.write(folder / "draft", job, weights, data, {}, info)
-        objective = {"metric": job.metric, **_threshold(work, data, Predictor(draft, factories=factories))}
-        final = bundles.write(folder / "bundle", job, weights, data, objective, info)
+        draft = write_bundle(folder / "draft", job, weights, data, {}, info)
+        predictor = Predictor(draft, factories=factories)
+        objective = {"metric": job.metric, **_threshold(work, data, predictor)}
+        final = write_bundle(folder / "bundle", job, weights, data, objective, info)
         return {"bundle": str(final.path), "digest": final.digest, "family": job.family,
                 "params": job.params, "metrics": fitted.best, "history": fitted.history,
                 "seconds": time.monotonic() - began}
@@ -154,23 +157,22 @@ def _threshold(work: Work, data: Prepared, predictor: Predictor) -> dict[str, An
                   work.spec.objective.threshold)
 
 
-def evaluate(work: Work, data: Prepared, bundle: Path, digest: str) -> Evaluation:
+def evaluate(work: Work, data: Prepared, bundle: Bundle) -> Evaluation:
     """Measure the bundle, the baselines and the champion on the test rows."""
     objective, registry = work.spec.objective, work.registry
     factories = allowed(work.home.path)
     champion = registry.champion(work.spec.name)
-    if champion is not None and champion.digest == digest:
+    if champion is not None and champion.digest == bundle.digest:
         champion = None
     rival = None
     if champion is not None:
-        rival = Predictor(bundles.Bundle.open(champion.bundle_path, champion.digest),
-                          factories=factories)
-    inputs = {"data": data.path.name, "digest": digest,
+        rival = Predictor(champion.open(), factories=factories)
+    inputs = {"data": data.path.name, "digest": bundle.digest,
               "champion": champion.digest if champion is not None else None,
               "objective": objective.model_dump(mode="json")}
 
     def build(folder: Path) -> dict[str, Any]:
-        predictor = Predictor(bundles.Bundle.open(bundle, digest), factories=factories)
+        predictor = Predictor(bundle, factories=factories)
         return measure(predictor, data, objective, metric_of(work, data), work.notify,
                        champion=rival).to_dict()
 
@@ -206,9 +208,8 @@ def register(
     """Register the bundle; the version, and whether it is now the champion."""
     name, passed = work.spec.name, all(verdict.passed for verdict in verdicts)
     with work.stages.announced("register") as said:
-        opened = bundles.Bundle.open(trained.bundle, trained.digest)
         metrics = {f"test_{key}": e.value for key, e in evaluation.metrics.items()}
-        version = work.registry.register(name, opened, work.run.id, metrics,
+        version = work.registry.register(name, trained.open(), work.run.id, metrics,
                                          {"raymill.gates": "passed" if passed else "refused"})
         champion = work.registry.champion(name)
         is_champion = champion is not None and champion.digest == trained.digest

@@ -70,7 +70,7 @@ def walk(node: yaml.Node, place: Place, marks: dict[Place, tuple[int, int]], nam
     try:
         if not node.tag.startswith("tag:yaml.org,2002:"):
             raise ValueError(f"tags like {node.tag} are not taken")
-        return loader.construct_object(node, deep=True)  # type: ignore[no-untyped-call]
+        return loader.construct_object(node, deep=True)
     except (ValueError, yaml.YAMLError) as error:
         where = f"{name}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
         raise SpecError(Problem(rule="a value must be plain YAML", got=str(error).split("\n")[0],

@@ -143,6 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in arguments
+    os.umask(0o077)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         options = build_parser().parse_args(arguments)
