@@ -29,7 +29,7 @@ class Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            event = self.get_event()
+            event = self.get_event()  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(problem="aliases (*name) are not taken",
                                        problem_mark=event.start_mark)
         return super().compose_node(parent, index)
@@ -76,7 +76,7 @@ def walk(node: yaml.Node, place: Place, marks: dict[Place, tuple[int, int]], nam
         raise SpecError(Problem(rule="a value must be plain YAML", got=str(error).split("\n")[0],
                                 where=where)) from None
     finally:
-        loader.dispose()  # type: ignore[no-untyped-call]
+        loader.dispose()
 
 
 def read_yaml(path: Path, what: str = "a spec", cure: str = "") -> tuple[dict[str, Any], dict[Place, tuple[int, int]]]:

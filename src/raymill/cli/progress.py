@@ -142,7 +142,7 @@ def _view(state: State) -> Group:
 
 def _epoch_seconds(state: State) -> float:
     began = state.stages.get("train", {}).get("began", time.time())
-    return (time.time() - float(began)) / max(1, state.epoch["epoch"])
+    return (time.time() - float(began)) / max(1, int(state.epoch["epoch"]))
 
 
 def _leaderboard(state: State) -> Table:
