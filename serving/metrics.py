@@ -29,27 +29,26 @@ class Metrics:
     """
 
     def __init__(self, name: str, version: int) -> None:
-        self._registry = CollectorRegistry()
-        kwargs = {"registry": self._registry}
+        self._registry = own = CollectorRegistry()
         self.requests = Counter(
-            "raymill_requests", "Requests answered", ("path", "status"), **kwargs
+            "raymill_requests", "Requests answered", ("path", "status"), registry=own
         )
         self.seconds = Histogram(
-            "raymill_request_seconds", "Time to answer a predict", buckets=_SECONDS, **kwargs
+            "raymill_request_seconds", "Time to answer a predict", buckets=_SECONDS, registry=own
         )
         self.batch_rows = Histogram(
-            "raymill_batch_rows", "Rows of a forward pass", buckets=_ROWS, **kwargs
+            "raymill_batch_rows", "Rows of a forward pass", buckets=_ROWS, registry=own
         )
         self.batch_requests = Histogram(
-            "raymill_batch_requests", "Requests joined in a forward pass", buckets=_ROWS, **kwargs
+            "raymill_batch_requests", "Requests joined in a forward pass", buckets=_ROWS, registry=own
         )
         self.held = Gauge(
             "raymill_held_requests", "Requests that wait or are being scored",
-            multiprocess_mode="livesum", **kwargs,
+            multiprocess_mode="livesum", registry=own,
         )
         model = Gauge(
             "raymill_model_info", "The model that serves", ("name", "version"),
-            multiprocess_mode="livemax", **kwargs,
+            multiprocess_mode="livemax", registry=own,
         )
         model.labels(name, str(version)).set(1)
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 import traceback
+from importlib.resources import files
 from pathlib import Path
+from typing import IO
 
 import psutil
 import ray
 from ray import serve
 
 from . import deploy
+from .environment import MARK
 from .order import Order
 from .state import ServiceStatus, first, write
 
@@ -38,6 +42,7 @@ def main(order_file: str) -> int:
     created = psutil.Process().create_time()
     status = first(order).but(pid=os.getpid(), created=created)
     write(Path(order.home), status)
+    reaper = _reaper(order)
     try:
         status = _serve(order, status, stop)
     except Exception as error:  # noqa: BLE001 - the state file tells it
@@ -46,6 +51,7 @@ def main(order_file: str) -> int:
         return 1
     finally:
         _shut_down()
+        reaper.close()
     write(Path(order.home), status.but(state="stopped"))
     return 0
 
@@ -70,6 +76,21 @@ def _serve(order: Order, status: ServiceStatus, stop: threading.Event) -> Servic
     status = status.but(state="stopping")
     write(home, status)
     return status
+
+
+def _reaper(order: Order) -> IO[bytes]:
+    """Starts a process that ends what is left of the service once this one is gone or has closed
+    what is returned; also after a kill -9."""
+    script = files("raymill.cluster").joinpath("reaper.py")
+    process = subprocess.Popen(
+        [sys.executable, "-IS", str(script), f"{MARK}={order.folder}", order.folder],
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env={key: value for key, value in os.environ.items() if key != MARK}, cwd="/",
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    process.returncode = 0  # it outlives this process, which does not wait for it
+    return process.stdin
 
 
 def _on_signals(stop: threading.Event) -> None:

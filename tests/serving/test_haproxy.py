@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 from raymill.serving.haproxy import narrow
 
 RAYS = """global
@@ -18,6 +20,8 @@ frontend http_frontend
     acl routes path -i /-/routes
 backend http-app
     server replica 127.0.0.1:30000 check
+backend default_backend
+    http-request return status 404 content-type text/plain lf-string "Path not found."
 listen stats
   bind *:8404
 """
@@ -40,6 +44,12 @@ def test_the_head_of_a_request_has_a_deadline() -> None:
 def test_no_replica_is_503_by_our_page() -> None:
     pages = [line.split() for line in narrow(RAYS, "/p").splitlines() if "errorfile" in line]
     assert pages == [["errorfile", code, "/p"] for code in ("502", "503", "504")]
+
+
+def test_haproxy_without_routes_says_to_come_back_and_not_that_a_path_is_unknown() -> None:
+    (line,) = [each for each in narrow(RAYS, "/p").splitlines() if "return status" in each]
+    assert "return status 503" in line and "hdr retry-after 1" in line
+    assert json.loads(line.split("string ")[1].strip("'"))["status"] == 503
 
 
 def test_clients_cannot_set_serves_control_headers() -> None:

@@ -219,8 +219,9 @@ def test_a_killed_supervisor_takes_its_service_with_it(bundle: Bundle, tmp_path:
     status = service.start_detached(version_of(bundle), spec, tmp_path, lambda event: None)
     psutil.Process(status.pid).kill()
     _until(lambda: service.status(tmp_path)[0].state == "dead")
+    _until(lambda: left(status.folder) == [] and not Path(status.folder).exists())
     service.stop(tmp_path, "toy")
-    assert left(status.folder) == [] and service.status(tmp_path) == []
+    assert service.status(tmp_path) == []
 
 
 def test_a_taken_port_is_told_before_anything_starts(bundle: Bundle, tmp_path: Path) -> None:
