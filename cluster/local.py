@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from types import ModuleType
 
@@ -191,7 +192,7 @@ def _folder() -> Path:
 @contextmanager
 def _reaped(mark: str, folder: Path) -> Iterator[None]:
     """A reaper beside the block; it ends what is left of the session when the block is over."""
-    script = Path(__file__).with_name("reaper.py")
+    script = files("raymill").joinpath("reaper.py")
     environment = {key: value for key, value in os.environ.items() if key != MARK}
     kept = [] if os.environ.get("RAYMILL_DEBUG") else [str(folder)]
     reaper = subprocess.Popen(

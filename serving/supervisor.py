@@ -81,7 +81,7 @@ def _serve(order: Order, status: ServiceStatus, stop: threading.Event) -> Servic
 def _reaper(order: Order) -> IO[bytes]:
     """Starts a process that ends what is left of the service once this one is gone or has closed
     what is returned; also after a kill -9."""
-    script = files("raymill.cluster").joinpath("reaper.py")
+    script = files("raymill").joinpath("reaper.py")
     process = subprocess.Popen(
         [sys.executable, "-IS", str(script), f"{MARK}={order.folder}", order.folder],
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

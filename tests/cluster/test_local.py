@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from raymill.cluster.local import ray_session
-from raymill.cluster.reaper import marked
+from raymill.reaper import marked
 from raymill.cluster.spec import ClusterSpec
 from raymill.errors import RaymillError, UsageError
 
