@@ -136,7 +136,7 @@ def _shards(prepared: Prepared, workers: int) -> dict[str, ray.data.Dataset]:
 
     Split here, before the workers hold the CPUs that splitting takes.
     """
-    shards = {}
+    shards: dict[str, ray.data.Dataset] = {}
     for split in SPLITS:
         whole = prepared.tensor_dataset(split).materialize()
         rows = whole.count()

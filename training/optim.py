@@ -82,7 +82,7 @@ def batch_rows(spec: TrainingSpec, rows: int) -> int:
     if spec.batch_size != "auto":
         return spec.batch_size
     low, high = AUTO_BATCH
-    return 2 ** round(math.log2(min(high, max(low, rows / 64))))
+    return 1 << round(math.log2(min(high, max(low, rows / 64))))
 
 
 def learning_rate(spec: TrainingSpec, step: int, steps: int) -> float:

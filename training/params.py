@@ -59,7 +59,7 @@ DEFAULT_SPACES: dict[str, dict[str, dict[str, Any]]] = {
         "training.weight_decay": {"low": 1e-6, "high": 1e-1, "log": True},
     },
     "mlp": {
-        "training.lr": {"low": 1e-3, "high": 6e-3, "log": True},
+        "training.lr": {"low": 5e-4, "high": 5e-3, "log": True},
         "training.weight_decay": {"low": 1e-4, "high": 3e-1, "log": True},
         "model.width": {"choice": [128, 256, 384]},
         "model.depth": {"low": 2, "high": 4},

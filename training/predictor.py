@@ -107,6 +107,6 @@ class Predictor:
             if len(conformed.bad) > LISTED:
                 problems.append(Problem(rule=f"{len(conformed.bad) - LISTED} more like these"))
             raise DataError(problems)
-        answers = self.predict(conformed.table).to_pandas()
+        answers: pd.DataFrame = self.predict(conformed.table).to_pandas()
         answers.index = frame.index
         return answers

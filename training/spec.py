@@ -58,9 +58,9 @@ class TrainingSpec(Part):
     `batch_size` is global: over all workers. `auto` grows with the data, from 32 to 1024 rows.
     """
 
-    epochs: Annotated[int, Field(ge=1, le=100_000)] = 16
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 20
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    lr: Annotated[float, Field(gt=0, le=10)] = 3e-3
+    lr: Annotated[float, Field(gt=0, le=10)] = 2e-3
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 1e-2
     schedule: Literal["constant", "cosine"] = "cosine"
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.3  # share of all steps

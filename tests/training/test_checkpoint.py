@@ -10,7 +10,12 @@ from torch import nn
 
 from raymill.errors import ArtifactError, TrainingError
 from raymill.training.checkpoint import (
-    Progress, load_weights, newest_good, of_epoch, restore, save,
+    Progress,
+    load_weights,
+    newest_good,
+    of_epoch,
+    restore,
+    save,
 )
 
 

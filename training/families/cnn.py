@@ -35,7 +35,9 @@ class CNN(nn.Module):
             layers += [nn.BatchNorm2d(out), nn.ReLU()]
             wide, side = out, side // 2
         # Channels last is the layout that CPUs and GPUs convolve fastest.
-        self.features = nn.Sequential(*layers).to(memory_format=torch.channels_last)
+        self.features = nn.Sequential(*layers).to(  # type: ignore[call-overload]
+            memory_format=torch.channels_last
+        )
         sizes = [size for _, size in schema.categorical]
         self.categories = CategoryEmbedding(sizes, CATEGORY_WIDTH, 0.1) if sizes else None
         wide = 2 * wide + len(schema.numeric) + CATEGORY_WIDTH * len(sizes)

@@ -24,7 +24,7 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(self.outputs))
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        output = self.bias
+        output: Tensor = self.bias
         if self.weight is not None:
             output = output + batch["numeric"] @ self.weight
         if self.categories is not None:
