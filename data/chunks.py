@@ -192,7 +192,7 @@ def _parquet_head(file: DataFile) -> Head:
             return Head(tuple(parquet.schema_arrow.names), groups=groups)
     except (pa.ArrowException, OSError) as error:
         return Head(problem=Problem(
-            rule="a Parquet file must be whole", got=str(error).split("\n")[0][:160],
+            rule="a Parquet file must be whole", got=str(error).split("\n")[0][:160].rstrip("."),
             where=file.name, cure="It is truncated or no Parquet file: write it again."))
 
 

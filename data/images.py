@@ -17,7 +17,8 @@ def problem_of(data: bytes) -> str | None:
     try:
         _open(data).load()
     except Exception as error:  # noqa: BLE001 - Pillow's decoders raise whatever their format meets
-        return f"{type(error).__name__}: {error}".replace("\n", " ")[:80]
+        why = str(error).split(" <_io.")[0].replace("\n", " ")
+        return f"{type(error).__name__}: {why}"[:80]
     return None
 
 

@@ -367,8 +367,10 @@ def two_classes(
         chosen = positive
     else:
         chosen = min(reversed(ordered), key=lambda name: counts.get(name, 0))
-        notes.append(f"the positive class is {chosen!r}, the rarer one; state objective.positive "
-                     "where that is wrong")
+        tie = len({counts.get(name, 0) for name in ordered}) == 1
+        notes.append(f"the positive class is {chosen!r}, "
+                     f"{'both being as frequent' if tie else 'the rarer one'}; state "
+                     "objective.positive where that is wrong")
     return [name for name in ordered if name != chosen] + [chosen]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import shutil
 import time
@@ -296,6 +297,9 @@ def _quiet() -> Iterator[None]:
     options = context.execution_options
     before = (context.enable_progress_bars, context.print_on_execution_start,
               options.preserve_order)
+    logger = logging.getLogger("ray.data")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     context.enable_progress_bars = context.print_on_execution_start = False
     options.preserve_order = True
     try:
@@ -303,6 +307,7 @@ def _quiet() -> Iterator[None]:
     finally:
         context.enable_progress_bars, context.print_on_execution_start = before[:2]
         options.preserve_order = before[2]
+        logger.setLevel(level)
 
 
 __all__ = ["Block", "Prepared", "check", "prepare"]

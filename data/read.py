@@ -50,7 +50,7 @@ def read_chunk(chunk: Chunk, label: str = "") -> Iterator[Raw]:
     except (pa.ArrowException, OSError) as error:
         raise DataError(Problem(
             rule=f"a {kind} file must be readable to its end",
-            got=str(error).split("\n")[0][:200], where=f"{chunk.files[0].name} rows from "
+            got=str(error).split("\n")[0][:200].rstrip("."), where=f"{chunk.files[0].name} rows from "
             f"{chunk.first}", cure="Write the file again.")) from None
 
 
