@@ -1,0 +1,1 @@
+"""Faults, injected at seeded points: how many were survived as promised, and what was lost."""
