@@ -45,7 +45,8 @@ class Progress:
 def save(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
 ) -> Path:
-    """Write checkpoint `ckpt-<epoch>` into `folder`, keeping the newest two and the best.
+    """Write checkpoint `ckpt-<epoch>` into `folder`, keeping the newest two and the best that
+    each of them knows of.
 
     Raises:
         TrainingError: a weight is not finite (names it), or the disk is full.
@@ -70,7 +71,7 @@ def save(
             rule="a checkpoint must fit on the disk", got=str(error), where=str(dest),
             cure="Free some space and run the same command: it goes on from the last good one.",
         )) from error
-    _prune(folder, keep={progress.epoch, progress.epoch - 1, progress.best_epoch})
+    _prune(folder, keep={progress.epoch, progress.best_epoch} | _wanted(folder, progress.epoch - 1))
     return dest
 
 
@@ -82,6 +83,15 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
         for name, value in entries.items()
         if value is not None
     }
+
+
+def _wanted(folder: Path, epoch: int) -> set[int]:
+    """The checkpoint of `epoch` and the best it knows of: what a run falls back to when the newest
+    turns out to be damaged."""
+    try:
+        return {epoch, read_progress(of_epoch(folder, epoch)).best_epoch}
+    except (OSError, ValueError):
+        return {epoch}
 
 
 def _prune(folder: Path, keep: set[int]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from raymill.errors import ArtifactError, Problem
+from raymill.failpoints import failpoint
 
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -46,10 +47,12 @@ def write_folder(dest: Path, fill: Callable[[Path], None], about: dict[str, Any]
         entries = {p.name: {"sha256": sha256(p), "size": p.stat().st_size} for p in files}
         for path in files:
             _sync(path)
+        failpoint("artifact.before_manifest")
         manifest = temporary / MANIFEST
         manifest.write_text(json.dumps({**about, "files": entries}, indent=1, sort_keys=True))
         _sync(manifest)
         _sync(temporary)
+        failpoint("artifact.before_rename")
         if dest.exists():
             old = dest.with_name(f".{dest.name}.old-{uuid.uuid4().hex[:8]}")
             dest.rename(old)
@@ -57,6 +60,7 @@ def write_folder(dest: Path, fill: Callable[[Path], None], about: dict[str, Any]
             shutil.rmtree(old)
         else:
             temporary.rename(dest)
+        failpoint("artifact.after_rename")
         _sync(dest.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from raymill.errors import Problem, TrainingError
 from raymill.events import Event, Notify, ignore
+from raymill.failpoints import failpoint
 
 from . import checkpoint
 from .factories import load_object
@@ -115,8 +116,9 @@ class Trainer:
                 self.model, device_ids=[device.index] if device.type == "cuda" else None)
         self.weights = self._class_weights()
         # Batches of equal size: a last one of a few rows would be a step of pure noise.
-        self.steps = -(-sum(self.counts) // batch_rows(job.training, sum(self.counts)))
-        self.batch_rows = [-(-rows // self.steps) for rows in self.counts]
+        rows = sum(self.counts)
+        self.steps = -(-rows // batch_rows(job.training, rows, job.schema))
+        self.batch_rows = [-(-own // self.steps) for own in self.counts]
         self.autocast = device.type == "cuda" and job.training.precision != "fp32"
         self.autocast |= job.training.precision == "bf16"
 
@@ -280,6 +282,7 @@ class Trainer:
                 "trial": None, "epoch": progress.epoch, "epochs": self.job.training.epochs,
                 "metrics": row, "rows_per_s": row.get("rows_per_s")}))
         self.session.report(row)
+        failpoint("train.after_report")
         return row
 
     def result(self) -> FitResult:

@@ -16,6 +16,7 @@ from raymill.errors import Problem, SpecError
 from .spec import TrainingSpec
 
 AUTO_BATCH = (32, 1024)
+AUTO_IMAGES = (32, 256)  # activations of more leave the CPU's caches
 
 
 def row_losses(output: Tensor, target: Tensor, schema: InputSchema) -> Tensor:
@@ -77,11 +78,11 @@ def make_optimizer(model: nn.Module, spec: TrainingSpec) -> torch.optim.Optimize
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=spec.lr, fused=True)
 
 
-def batch_rows(spec: TrainingSpec, rows: int) -> int:
+def batch_rows(spec: TrainingSpec, rows: int, schema: InputSchema) -> int:
     """Rows of a global batch; `auto` is the power of two nearest to a 64th of the rows."""
     if spec.batch_size != "auto":
         return spec.batch_size
-    low, high = AUTO_BATCH
+    low, high = AUTO_BATCH if schema.image is None else AUTO_IMAGES
     return 1 << round(math.log2(min(high, max(low, rows / 64))))
 
 

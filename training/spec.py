@@ -55,7 +55,8 @@ class ModelSpec(Part):
 class TrainingSpec(Part):
     """How the model is trained.
 
-    `batch_size` is global: over all workers. `auto` grows with the data, from 32 to 1024 rows.
+    `batch_size` is global: over all workers. `auto` grows with the data, from 32 to 1024 rows
+    (256 images).
     """
 
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 20

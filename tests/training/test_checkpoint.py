@@ -14,6 +14,7 @@ from raymill.training.checkpoint import (
     load_weights,
     newest_good,
     of_epoch,
+    read_progress,
     restore,
     save,
 )
@@ -93,3 +94,12 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"0\.weight"):
         save(tmp_path, model, optimizer, Progress(epoch=1))
     assert newest_good(tmp_path) is None
+
+
+def test_a_fallen_back_run_still_has_its_best(tmp_path: Path) -> None:
+    save_epochs(tmp_path, 1, 2, 3, 4, best=1)
+    save_epochs(tmp_path, 5, best=5)
+    (of_epoch(tmp_path, 5) / "model.safetensors").unlink()
+    fallen = newest_good(tmp_path)
+    assert fallen == of_epoch(tmp_path, 4)
+    assert of_epoch(tmp_path, read_progress(fallen).best_epoch).exists()

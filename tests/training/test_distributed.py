@@ -69,7 +69,7 @@ def test_two_workers_train_as_one_on_the_same_batches(tmp_path: Path) -> None:
     parts = [Shard([{n: a[low:high] for n, a in whole.items()}], rank)
              for rank, (low, high) in enumerate([(0, 50), (50, 101)])]
     alone = job(**EXACT)
-    one_worker = Joined(parts, batch_rows(alone.training, 101))
+    one_worker = Joined(parts, batch_rows(alone.training, 101, alone.schema))
     fit(alone, one_worker, Shard([joined(given, "validation")]), InlineSession(tmp_path / "one"))
     one = load_weights(of_epoch(tmp_path / "one", 3))
     two = load_weights(of_epoch(tmp_path / "two" / "checkpoints", 3))

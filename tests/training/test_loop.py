@@ -17,6 +17,7 @@ from raymill.training.optim import batch_rows, class_weights, learning_rate
 from raymill.training.session import InlineSession, StopTraining
 from raymill.training.shard import Shard
 from raymill.training.spec import TrainingSpec
+from raymill.training.testing import IMAGES
 
 from .samples import BINARY, CLASSES, VALUES, block, job, shards
 
@@ -168,6 +169,7 @@ def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
 
 
 def test_an_automatic_batch_grows_with_the_rows() -> None:
-    assert [batch_rows(TrainingSpec(), n) for n in (50, 14_000, 27_000, 10**7)] == [
+    assert [batch_rows(TrainingSpec(), n, BINARY) for n in (50, 14_000, 27_000, 10**7)] == [
         32, 256, 512, 1024]
-    assert batch_rows(TrainingSpec(batch_size=77), 10**6) == 77
+    assert batch_rows(TrainingSpec(), 10**6, IMAGES) == 256
+    assert batch_rows(TrainingSpec(batch_size=77), 10**6, BINARY) == 77

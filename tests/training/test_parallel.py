@@ -59,7 +59,7 @@ def test_uneven_ranks_train_as_one_worker_on_the_same_batches(
     parts = [Shard([block(n, seed=rank)], rank) for rank, n in enumerate(rows)]
     checks = Joined([Shard([block(20, seed=rank)]) for rank in range(len(rows))], 10**6)
     alone = job(**EXACT)
-    train = Joined(parts, batch_rows(alone.training, sum(rows)))
+    train = Joined(parts, batch_rows(alone.training, sum(rows), alone.schema))
     expected = fit(alone, train, checks, InlineSession(tmp_path / "alone"))
     one, other = (load_weights(of_epoch(folder, 3)) for folder in
                   (tmp_path / "alone", tmp_path / "ranks" / "checkpoints"))

@@ -34,10 +34,7 @@ class CNN(nn.Module):
                 layers.append(nn.MaxPool2d(2))  # first, so that the rest has a quarter to do
             layers += [nn.BatchNorm2d(out), nn.ReLU()]
             wide, side = out, side // 2
-        # Channels last is the layout that CPUs and GPUs convolve fastest.
-        self.features = nn.Sequential(*layers).to(  # type: ignore[call-overload]
-            memory_format=torch.channels_last
-        )
+        self.features = nn.Sequential(*layers)
         sizes = [size for _, size in schema.categorical]
         self.categories = CategoryEmbedding(sizes, CATEGORY_WIDTH, 0.1) if sizes else None
         wide = 2 * wide + len(schema.numeric) + CATEGORY_WIDTH * len(sizes)
@@ -48,6 +45,7 @@ class CNN(nn.Module):
         if self.flip and self.training:
             mirrored = torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5
             x = torch.where(mirrored, x.flip(-1), x)
+        # The layout that CPUs and GPUs convolve fastest; weights keep theirs, as they are saved.
         x = self.features(x.contiguous(memory_format=torch.channels_last))
         parts = [x.mean(dim=(2, 3)), x.amax(dim=(2, 3))]
         if "numeric" in batch:
