@@ -1,0 +1,64 @@
+"""The spec: defaults, places, overrides, searched fields, and its JSON Schema."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from raymill.errors import SpecError
+from raymill.spec import Spec, dump_yaml, json_schema, load_spec, spec_from
+
+THREE = {"name": "toy", "data": {"source": "x.csv", "target": "y"}}
+
+
+def test_three_keys_make_a_spec() -> None:
+    spec = spec_from(THREE)
+    assert spec.tuning.trials > 0 and spec.serving.host == "127.0.0.1"
+
+
+def test_the_resolved_spec_reads_back_as_itself(tmp_path: Path) -> None:
+    spec = spec_from(THREE, ["model.family=mlp", "model.width=64"])
+    (tmp_path / "spec.yaml").write_text(dump_yaml(spec))
+    again = load_spec(tmp_path / "spec.yaml")
+    assert again.model_dump() == spec.model_dump() and again.base == tmp_path
+
+
+# Overrides are YAML values; dotted names of the search space keep their dot.
+def test_overrides_set_any_key() -> None:
+    spec = spec_from(THREE, [
+        "training.lr=1e-2", "data.drop=[a, b]", "tuning.space.training.lr={low: 0.1, high: 1}",
+    ])
+    assert spec.training.lr == 0.01 and spec.data.drop == ["a", "b"]
+    assert spec.tuning.space["training.lr"].high == 1
+
+
+def test_an_override_that_is_refused_names_itself() -> None:
+    with pytest.raises(SpecError) as caught:
+        spec_from(THREE, ["training.lr=-1"])
+    assert caught.value.problems[0].where == "--set training.lr"
+
+
+# A searched value must be one that the field itself would take.
+@pytest.mark.parametrize(("override", "said"), [
+    ("tuning.space.training.lr={choice: [1, fast]}", "'fast' is refused"),
+    ("tuning.space.model.width={low: 0, high: 10}", "0 is refused"),
+    ("tuning.space.serving.port={low: 2000, high: 3000}", "there is no field"),
+])
+def test_a_space_is_checked_against_the_fields(override: str, said: str) -> None:
+    with pytest.raises(SpecError, match=said):
+        spec_from(THREE, ["model.family=mlp", override])
+
+
+def test_yaml_numbers_words_and_dates_are_read_as_written(tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(
+        "name: no\ndata: {source: 2018-07-25.csv, target: on}\ntraining: {lr: 1e-3}\n")
+    spec = load_spec(tmp_path / "spec.yaml")
+    assert spec.name == "no" and spec.data.target == "on" and spec.training.lr == 0.001
+
+
+def test_the_schema_is_json_and_knows_every_part() -> None:
+    schema = json.loads(json.dumps(json_schema()))
+    assert set(schema["properties"]) == set(Spec.model_fields)
+    assert "width" in json.dumps(schema["$defs"]["ModelSpec"])
