@@ -17,9 +17,9 @@ import psutil
 import pytest
 
 from raymill.cluster.local import ray_session
-from raymill.reaper import marked
 from raymill.cluster.spec import ClusterSpec
 from raymill.errors import RaymillError, UsageError
+from raymill.reaper import marked
 
 DRIVER = Path(__file__).with_name("driver.py")
 
