@@ -15,9 +15,11 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from raymill.errors import Problem, RaymillError, UsageError
 from raymill.events import Notify, ignore, warn
@@ -151,12 +153,11 @@ def _init(**arguments: object) -> None:
 
 def _import_ray() -> ModuleType:
     """Ray, and what it read from the environment if it was imported before, read again."""
-    import ray
-    from ray._private import ray_constants
-    from ray._raylet import AuthenticationTokenLoader, Config
-
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
+    ray = import_module("ray")
+    ray_constants: Any = import_module("ray._private.ray_constants")
+    raylet: Any = import_module("ray._raylet")
+    raylet.Config.initialize("")
+    raylet.AuthenticationTokenLoader.instance().reset_cache()
     ray_constants.ENABLE_RAY_CLUSTER = (
         os.environ.get(ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, "1") != "0"
     )
