@@ -47,10 +47,10 @@ def make(payments: int, seed: int) -> pa.Table:
     amount = typical[customer] * rng.lognormal(0, 0.5, payments)
     channel = rng.choice(3, payments, p=[0.35, 0.4, 0.25])
 
-    fraud = _compromised(rng, terminal, second, terminals, 28, 0.012 * DAYS / 28, 0.55)
-    carded = _compromised(rng, customer, second, customers, 14, 0.006 * DAYS / 14, 0.4)
-    stolen = rng.random(payments) < 0.001
-    amount[carded] *= rng.uniform(2.5, 6, int(carded.sum()))
+    fraud = _compromised(rng, terminal, second, terminals, 28, 0.02 * DAYS / 28, 0.6)
+    carded = _compromised(rng, customer, second, customers, 14, 0.02 * DAYS / 14, 0.5)
+    stolen = rng.random(payments) < 0.003
+    amount[carded] *= rng.uniform(3, 8, int(carded.sum()))
     amount[stolen] = rng.uniform(250, 900, int(stolen.sum()))
     channel[carded & (rng.random(payments) < 0.7)] = 2
     fraud |= carded | stolen
@@ -120,6 +120,7 @@ def _table(
         "customer_payments_1d": pa.array(day_count.astype(np.int64)),
         "customer_payments_30d": pa.array(month_count.astype(np.int64)),
         "customer_mean_amount_30d": pa.array(mean.round(2), from_pandas=True),
+        "amount_to_mean": pa.array((amount / mean).round(3), from_pandas=True),
         "terminal_payments_28d": pa.array(seen.astype(np.int64)),
         "terminal_fraud_rate_28d": pa.array((frauds / np.maximum(seen, 1)).round(4)),
         "is_fraud": pa.array(fraud),
