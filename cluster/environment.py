@@ -30,6 +30,7 @@ DEFAULTS = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",  # waiting threads must not hold the CPUs that Ray shares out
     "SPT_NOENV": "1",  # process titles must not overwrite the environment that holds MARK
 }
 
