@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import platform
 import subprocess
@@ -34,6 +35,14 @@ def environment(base: Path) -> dict[str, Any]:
         "git_dirty": None if status is None else bool(status),
         "packages": packages(),
     }
+
+
+def user() -> str:
+    """Who runs this: the name, or the uid where there is none, as in some containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid-{os.getuid()}"
 
 
 def packages() -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import re
 import shutil
 import uuid
@@ -16,6 +15,7 @@ from raymill.errors import ArtifactError, Problem, RaymillError, UsageError
 from raymill.training.bundle import Bundle
 
 from .audit import Audit
+from .environment import user
 from .files import locked
 from .home import Home
 from .mlflow_writer import mlflow_run_id
@@ -91,18 +91,20 @@ class Registry:
     ) -> ModelVersion:
         """Make `bundle` the next version of `name`, its newest challenger.
 
-        The same bundle again gives the version that it has. A version is there with all of its
+        The same bundle again gives the version that it has, told of the newer run and metrics. A version is there with all of its
         files or not at all: a killed call leaves nothing that counts.
         """
         _check_name(name)
         with self._changing():
             found = [v for v in self._versions(name) if v.digest == bundle.digest]
+            described = {DIGEST_TAG: bundle.digest, **tags}
+            described |= {METRIC_TAG + key: repr(float(v)) for key, v in metrics.items()}
+            described |= {RUN_TAG: run_id} if run_id is not None else {}
             if found:
                 version = found[-1].version
+                for key, value in described.items():
+                    self._client.set_model_version_tag(name, str(version), key, value)
             else:
-                described = {DIGEST_TAG: bundle.digest, **tags}
-                described |= {METRIC_TAG + key: repr(float(v)) for key, v in metrics.items()}
-                described |= {RUN_TAG: run_id} if run_id is not None else {}
                 version = self._create(name, bundle, run_id, described)
             aliases = self._aliases(name)
             if version > max(aliases.get(CHALLENGER, 0), aliases.get(CHAMPION, 0)):
@@ -119,6 +121,11 @@ class Registry:
         with self._asking():
             has_one = any(CHAMPION in v.aliases for v in self._versions(name))
         return self.resolve(f"{name}@{CHAMPION}") if has_one else None
+
+    def was_champion(self, name: str, version: int) -> bool:
+        """Whether the audit log knows the version as a champion, now or before."""
+        return any(entry["action"] in ("promote", "rollback") and entry.get("name") == name
+                   and entry.get("version") == version for entry in self.audit.read())
 
     def resolve(self, ref: str) -> ModelVersion:
         """The version that `name` (its champion), `name@alias` or `name:version` stands for, with
@@ -187,7 +194,7 @@ class Registry:
         if run_id is not None:
             mlflow_run = mlflow_run_id(Run.open(self.home, run_id), self.uri)
         source, mlflow_run = self._store_files(name, bundle, mlflow_run)
-        self.audit.append("register", _me(), name=name, digest=bundle.digest, run=run_id)
+        self.audit.append("register", user(), name=name, digest=bundle.digest, run=run_id)
         made = client.create_model_version(name, source, run_id=mlflow_run, tags=dict(tags))
         return int(made.version)
 
@@ -197,7 +204,7 @@ class Registry:
     ) -> None:
         """Audited first: a change that nobody sees is worse than one that did not come about.
         Killed between the aliases, `previous` names the champion, and the same call mends it."""
-        self.audit.append(action, actor or _me(), name=name, version=version, was=champion,
+        self.audit.append(action, actor or user(), name=name, version=version, was=champion,
                           reason=reason)
         client = self._client
         if champion is not None:
@@ -359,7 +366,3 @@ def _check_name(name: str) -> str:
     if not NAME.fullmatch(name):
         raise UsageError(f"a model's name is letters, digits, '.', '_' or '-', but got {name!r}")
     return name
-
-
-def _me() -> str:
-    return getpass.getuser()

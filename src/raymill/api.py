@@ -56,7 +56,7 @@ def load_model(
     """
     place = Home.find(home)
     version = None
-    if isinstance(ref, Path) or Path(ref).is_dir():
+    if isinstance(ref, Path) or (Path(ref) / "manifest.json").is_file():
         bundle = Bundle.open(ref)
     else:
         version = Registry(tracking_uri or place.tracking_uri, place).resolve(ref)

@@ -73,9 +73,3 @@ class ArtifactError(RaymillError):
 
 class TrainingError(RaymillError):
     """A training run that can't go on (non-finite loss, out of memory, lost workers)."""
-
-
-class GateRefused(RaymillError):
-    """A model that did not pass a gate of its spec (exit code 3)."""
-
-    exit_code = EXIT_REFUSED

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.util
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from raymill.errors import Problem
+from raymill.data.contract import Contract
+from raymill.errors import Problem, UsageError
+from raymill.evaluation.rules import Bound, parse_gate
 from raymill.spec import Spec
+from raymill.training.objective import METRICS
 from raymill.training.params import is_factory
 
 MAX_FILES = 2000
@@ -21,15 +27,35 @@ def own_code(spec: Spec) -> list[str]:
 
 
 def code_digest(spec: Spec, base: Path) -> str:
-    """Of the Python files beside the spec, when it names code of the user's own; else empty."""
+    """Of the user's own code that the spec names: the Python files beside the spec, and the named
+    modules wherever they are installed. Empty when the spec names none.
+
+    Raises:
+        UsageError: more Python files beside the spec than can be told apart quickly.
+    """
     if not own_code(spec):
         return ""
+    files = {str(path.relative_to(base)): path for path in _sources(base)}
+    if len(files) > MAX_FILES:
+        raise UsageError(f"a project with code of its own has at most {MAX_FILES} Python files, "
+                         f"but {base} has more", cure="Give the spec a folder of its own.")
+    for name in own_code(spec):
+        found = importlib.util.find_spec(name.partition(":")[0])
+        if found is not None and found.origin is not None and Path(found.origin).is_file():
+            files[name] = Path(found.origin)
     digest = hashlib.sha256()
-    files = sorted(p for p in base.rglob("*.py") if not any(q.startswith(".") for q in p.parts))
-    for path in files[:MAX_FILES]:
-        digest.update(f"{path.relative_to(base)}\0".encode())
+    for name, path in sorted(files.items()):
+        digest.update(f"{name}\0".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def _sources(base: Path) -> Iterator[Path]:
+    """The Python files below `base`; hidden folders and virtual environments are left out."""
+    for folder, below, names in os.walk(base):
+        below[:] = [name for name in below if not name.startswith(".") and name != "__pycache__"
+                    and not (Path(folder) / name / "pyvenv.cfg").exists()]
+        yield from (Path(folder) / name for name in names if name.endswith(".py"))
 
 
 def check_code(spec: Spec, base: Path) -> list[Problem]:
@@ -49,4 +75,35 @@ def check_code(spec: Spec, base: Path) -> list[Problem]:
         if not callable(target):
             problems.append(Problem(rule=f"{name} must name a function", got=repr(target),
                                     where=str(base)))
+    return problems
+
+
+def check_task(spec: Spec, contract: Contract) -> list[Problem]:
+    """What the spec asks for that this data's task can't give."""
+    task, classes = contract.task, contract.classes
+    objective = spec.objective
+    fit = [metric.name for metric in METRICS.values() if task in metric.tasks]
+    asked = {"objective.metric": objective.metric}
+    for gate in objective.gates:
+        rule = parse_gate(gate)
+        if isinstance(rule, Bound) and rule.measure in METRICS:
+            asked[f"the gate {gate!r}"] = rule.measure
+    problems = [
+        Problem(rule=f"{place} must be a metric for a {task} task", got=metric,
+                cure=f"Take one of {', '.join(fit)}.")
+        for place, metric in asked.items() if metric is not None and metric not in fit
+    ]
+    weights = spec.training.class_weights
+    if task == "regression" and weights != "none":
+        problems.append(Problem(rule="training.class_weights needs a class task", got=task))
+    unknown = sorted(set(weights) - set(classes or ())) if isinstance(weights, dict) else []
+    if unknown and classes:
+        problems.append(Problem(rule="training.class_weights names classes of the target",
+                                got=", ".join(unknown),
+                                cure=f"The classes are {', '.join(classes)}."))
+    if is_factory(spec.model.family) and spec.tuning.trials and not spec.tuning.space:
+        problems.append(Problem(
+            rule=f"no search space is known for the model {spec.model.family}",
+            got=f"tuning.trials: {spec.tuning.trials}",
+            cure="Name one in tuning.space, or set tuning.trials to 0."))
     return problems

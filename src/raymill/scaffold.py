@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from raymill.data.contract import Contract
+from raymill.data.spec import DataSpec
 from raymill.errors import Problem, UsageError
-from raymill.spec import NAME
+from raymill.spec import spec_from
 from raymill.training.objective import DEFAULT_METRIC
 
 TEMPLATE = """\
@@ -48,9 +50,10 @@ serving:
 
 
 def quoted(text: str) -> str:
-    """`text` as a YAML scalar."""
-    plain = text.replace("_", "a").replace("-", "a").replace("/", "a").replace(".", "a")
-    return text if plain.isalnum() and text[0].isalpha() else json.dumps(text)
+    """`text` as a YAML scalar that reads back as itself."""
+    plain = re.fullmatch(r"[A-Za-z_][\w./-]*", text, flags=re.ASCII)
+    word = text.lower() in ("true", "false", "null")
+    return text if plain and not word else json.dumps(text)
 
 
 def relative(path: str, folder: Path) -> str:
@@ -110,11 +113,13 @@ def write_project(folder: Path, files: dict[str, str], *, force: bool) -> list[P
     return list(paths)
 
 
-def check_name(name: str) -> None:
-    if not NAME.fullmatch(Path(name).name):
-        raise UsageError(Problem(
-            rule="a project's name is 1-64 letters, digits, '.', '_' or '-', and starts with a "
-            "letter or digit", got=repr(name)))
+def check_parts(name: str, data: dict[str, Any]) -> DataSpec:
+    """The data's spec of a new project.
+
+    Raises:
+        SpecError: the name or the parts are not what a spec takes.
+    """
+    return spec_from({"name": name, "data": data}).data
 
 
 def column_rows(contract: Contract) -> list[list[Any]]:

@@ -81,6 +81,7 @@ class Stages:
         *,
         mark: str = "done",
         detail: Callable[[dict[str, Any]], str] = lambda _: "",
+        good: Callable[[Path, dict[str, Any]], bool] = lambda folder, result: True,
         **facts: Any,
     ) -> tuple[Path, dict[str, Any]]:
         """The folder and the result of a stage.
@@ -88,11 +89,12 @@ class Stages:
         `build(folder)` is called unless the same `inputs` were built before; it may find what a
         killed run left in `folder` and go on from there. `mark` tells apart results that share
         a folder, such as a search with more trials. `facts` go into the stage's events.
+        A result that is no longer `good` is built again.
         """
         folder = self.cache / name / key_of({"stage": name, **inputs})
         done = folder / f"{mark}.json"
-        if done.exists():
-            result: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
+        result: dict[str, Any] = json.loads(done.read_text("utf-8")) if done.exists() else {}
+        if done.exists() and good(folder, result):
             self.notify(Event("stage", {"name": name, "status": "skipped",
                                         "detail": detail(result)}))
             return folder, result

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from raymill.data.prepare import Prepared, prepare
-from raymill.errors import Problem, SpecError
+from raymill.errors import ArtifactError, Problem, RaymillError, SpecError, UsageError
 from raymill.evaluation.evaluate import evaluate as measure
 from raymill.evaluation.gates import Verdict, judge
 from raymill.evaluation.report import ReportData, render
@@ -15,22 +16,26 @@ from raymill.evaluation.results import Evaluation
 from raymill.evaluation.threshold import choose
 from raymill.evaluation.words import findings
 from raymill.events import note, warn
+from raymill.tracking.registry import ModelVersion
 from raymill.training.bundle import Bundle
 from raymill.training.bundle import write as write_bundle
 from raymill.training.checkpoint import load_weights
 from raymill.training.distributed import train as train_distributed
 from raymill.training.factories import allow, allowed
 from raymill.training.job import make_job
-from raymill.training.objective import DEFAULT_METRIC, METRICS
+from raymill.training.objective import DEFAULT_METRIC
+from raymill.training.params import is_factory
 from raymill.training.predictor import Predictor
 from raymill.training.spec import ModelSpec, TrainingSpec
 from raymill.tuning.importance import importances
 from raymill.tuning.search import search as search_space
 
-from .project import code_digest, own_code
+from .project import check_task, code_digest
 from .results import SearchOutcome, TrainOutcome
 from .stages import key_of
 from .workspace import Work
+
+EXECUTION = {"max_failures", "cpus_per_worker"}  # how a model is trained, not what comes out
 
 
 def prepare_data(work: Work) -> Prepared:
@@ -38,7 +43,8 @@ def prepare_data(work: Work) -> Prepared:
     spec = work.spec
     data = prepare(spec.data, work.base, work.home.cache / "data", work.notify,
                    spec.objective.positive)
-    metric_of(work, data)
+    if problems := check_task(spec, data.contract):
+        raise SpecError(problems)
     work.record("dataset", name=spec.name, digest=data.fingerprint, rows=data.total_rows,
                 source=spec.data.source)
     return data
@@ -48,22 +54,13 @@ def summary(data: Prepared) -> dict[str, Any]:
     """Of the data, for results and reports."""
     return {"fingerprint": data.fingerprint, "task": data.contract.task, "rows": data.rows,
             "total_rows": data.total_rows, "quarantined": data.quarantined,
-            "in_gap": data.in_gap, "notes": data.notes}
+            "in_gap": data.in_gap, "notes": data.notes,
+            "images": data.transform.schema.image is not None}
 
 
 def metric_of(work: Work, data: Prepared) -> str:
-    """The metric that is optimised.
-
-    Raises:
-        SpecError: one that is not for this task.
-    """
-    task = data.contract.task
-    name = work.spec.objective.metric or DEFAULT_METRIC[task]
-    if task not in METRICS[name].tasks:
-        fit = [m.name for m in METRICS.values() if task in m.tasks]
-        raise SpecError(Problem(rule=f"objective.metric must be one for a {task} task", got=name,
-                                cure=f"Take one of {', '.join(fit)}."))
-    return name
+    """The metric that is optimised."""
+    return work.spec.objective.metric or DEFAULT_METRIC[data.contract.task]
 
 
 def _inputs(work: Work, data: Prepared) -> dict[str, Any]:
@@ -77,11 +74,11 @@ def search(work: Work, data: Prepared) -> SearchOutcome:
     spec, metric = work.spec, metric_of(work, data)
     if spec.tuning.trials == 0:
         return SearchOutcome(metric)
-    free = {"trials", "budget", "concurrency"}
+    free = {"trials", "budget", "concurrency", "resources", "max_failures"}
     inputs = {
         **_inputs(work, data),
         "model": spec.model.model_dump(mode="json"),
-        "training": spec.training.model_dump(mode="json", exclude={"workers", "max_failures"}),
+        "training": spec.training.model_dump(mode="json", exclude=EXECUTION | {"workers"}),
         "tuning": spec.tuning.model_dump(mode="json", exclude=free),
     }
 
@@ -114,8 +111,8 @@ def train(work: Work, data: Prepared, found: SearchOutcome) -> TrainOutcome:
         kept = training.model_dump(include={"workers", "cpus_per_worker", "max_failures"})
         training = TrainingSpec.model_validate({**found.training, **kept})
     job = make_job(model, training, metric_of(work, data), data.transform.schema, work.project)
-    for name in own_code(spec):
-        allow(work.home.path, name, work.base)
+    if is_factory(spec.model.family):
+        allow(work.home.path, spec.model.family, work.base)
 
     def build(folder: Path) -> dict[str, Any]:
         began = time.monotonic()
@@ -130,19 +127,30 @@ def train(work: Work, data: Prepared, found: SearchOutcome) -> TrainOutcome:
         predictor = Predictor(draft, factories=factories)
         objective = {"metric": job.metric, **_threshold(work, data, predictor)}
         final = write_bundle(folder / "bundle", job, weights, data, objective, info)
-        return {"bundle": str(final.path), "digest": final.digest, "family": job.family,
+        return {"digest": final.digest, "family": job.family,
                 "params": job.params, "metrics": fitted.best, "history": fitted.history,
                 "seconds": time.monotonic() - began}
 
-    inputs = {**_inputs(work, data), "job": job.to_dict(),
+    said = job.to_dict()
+    said["training"] = {k: v for k, v in said["training"].items() if k not in EXECUTION}
+    inputs = {**_inputs(work, data), "job": {**said, "project": None},
               "threshold": spec.objective.threshold.model_dump(mode="json")}
-    _, result = work.stages.run(
-        "train", inputs, build, metric=job.metric,
+    folder, result = work.stages.run(
+        "train", inputs, build, metric=job.metric, good=_whole,
         detail=lambda r: f"{r['family']}, validation {job.metric} {_value(r, job.metric):.4f}",
     )
     work.record("params", **{"model.family": result["family"]})
     work.record("metrics", **{k: v for k, v in result["metrics"].items() if k.startswith("val_")})
-    return TrainOutcome(**{**result, "bundle": Path(result["bundle"])})
+    return TrainOutcome(bundle=folder / "bundle", **result)
+
+
+def _whole(folder: Path, result: dict[str, Any]) -> bool:
+    """Whether a finished training's bundle is still as it was written."""
+    try:
+        Bundle.open(folder / "bundle", result["digest"])
+    except ArtifactError:
+        return False
+    return True
 
 
 def _value(result: dict[str, Any], metric: str) -> float:
@@ -158,23 +166,33 @@ def _threshold(work: Work, data: Prepared, predictor: Predictor) -> dict[str, An
 
 
 def evaluate(work: Work, data: Prepared, bundle: Bundle) -> Evaluation:
-    """Measure the bundle, the baselines and the champion on the test rows."""
-    objective, registry = work.spec.objective, work.registry
-    factories = allowed(work.home.path)
-    champion = registry.champion(work.spec.name)
-    if champion is not None and champion.digest == bundle.digest:
-        champion = None
-    rival = None
-    if champion is not None:
-        rival = Predictor(champion.open(), factories=factories)
-    inputs = {"data": data.path.name, "digest": bundle.digest,
+    """Measure the bundle, the baselines and the champion on the test rows.
+
+    Raises:
+        UsageError: the model reads other columns, or predicts another thing, than this data has.
+    """
+    objective = work.spec.objective
+    champion, reason = _champion(work, bundle.digest)
+    _check_fits(bundle, data)
+    inputs = {"data": data.path.name, "digest": bundle.digest, "reason": reason,
               "champion": champion.digest if champion is not None else None,
+              "code": code_digest(work.spec, work.base),
               "objective": objective.model_dump(mode="json")}
 
     def build(folder: Path) -> dict[str, Any]:
+        factories = allowed(work.home.path)
+        rival, why = None, reason
+        if champion is not None:
+            try:
+                rival = Predictor(champion.open(), factories=factories)
+            except RaymillError as error:
+                why = str(error)
         predictor = Predictor(bundle, factories=factories)
-        return measure(predictor, data, objective, metric_of(work, data), work.notify,
-                       champion=rival).to_dict()
+        measured = measure(predictor, data, objective, metric_of(work, data), work.notify,
+                           champion=rival)
+        if why:
+            measured = replace(measured, skipped={**measured.skipped, "champion": why})
+        return measured.to_dict()
 
     def detail(result: dict[str, Any]) -> str:
         measured = Evaluation.from_dict(result)
@@ -185,10 +203,33 @@ def evaluate(work: Work, data: Prepared, bundle: Bundle) -> Evaluation:
     for line in evaluation.notes:
         note(work.notify, line)
     for finding in findings(evaluation, data.transform.schema.image is not None):
-        warn(work.notify, f"{finding.title}: {finding.text}")
+        warn(work.notify, finding.title)
     work.record("metrics", **{
         f"test_{name}": estimate.value for name, estimate in evaluation.metrics.items()})
     return evaluation
+
+
+def _champion(work: Work, digest: str) -> tuple[ModelVersion | None, str]:
+    """The champion to compare with, when it is another model; or why it can't be."""
+    try:
+        champion = work.registry.champion(work.spec.name)
+    except ArtifactError as error:
+        return None, str(error)
+    return (champion, "") if champion is not None and champion.digest != digest else (None, "")
+
+
+def _check_fits(bundle: Bundle, data: Prepared) -> None:
+    """A registered model is measured only on data of its own kind."""
+    theirs, ours = bundle.contract, data.contract
+    if (theirs.task, theirs.classes, theirs.target) != (ours.task, ours.classes, ours.target):
+        raise UsageError(Problem(
+            rule=f"the model predicts {theirs.target} ({theirs.task}, {theirs.classes})",
+            got=f"data with {ours.target} ({ours.task}, {ours.classes})",
+            cure="Train it anew with: raymill run"))
+    if missing := sorted(set(theirs.features) - set(ours.columns)):
+        raise UsageError(Problem(rule="the data must have the columns that the model reads",
+                                 got=f"data without {', '.join(missing)}",
+                                 cure="Train it anew with: raymill run"))
 
 
 def gate(work: Work, evaluation: Evaluation) -> list[Verdict]:
@@ -214,9 +255,13 @@ def register(
         champion = work.registry.champion(name)
         is_champion = champion is not None and champion.digest == trained.digest
         if passed and not is_champion and work.spec.tracking.promote == "auto":
-            work.registry.promote(name, version.version, actor=f"run {work.run.id}",
-                                  reason="every gate passed")
-            is_champion = True
+            if work.registry.was_champion(name, version.version):
+                warn(work.notify, f"version {version.version} was champion before and was replaced:"
+                     f" it stays as it is; raymill promote {name} {version.version} brings it back")
+            else:
+                work.registry.promote(name, version.version, actor=f"run {work.run.id}",
+                                      reason="every gate passed")
+                is_champion = True
         said["detail"] = f"{name} version {version.version}" + (
             " @champion" if is_champion else " @challenger")
     work.record("model", name=name, version=version.version, digest=trained.digest)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from raymill.cluster.local import Capacity, ray_session
 from raymill.errors import SpecError
 from raymill.events import Event, Notify
 from raymill.spec import Spec, dump_yaml
-from raymill.tracking.environment import environment
+from raymill.tracking.environment import environment, user
 from raymill.tracking.home import Home
 from raymill.tracking.mlflow_writer import MLflowWriter
 from raymill.tracking.registry import Registry
@@ -77,7 +76,7 @@ def workspace(
             notify(event)
 
         tell(Event("note", {"text": f"run {run.id}" + (" (goes on)" if run.resumed else "")}))
-        run.journal.append("environment", **environment(base), user=getpass.getuser())
+        run.journal.append("environment", **environment(base), user=user())
         run.journal.append("artifact", path=str(run.path / "spec.yaml"), folder="spec")
         capacity = stack.enter_context(ray_session(spec.cluster, base, tell))
         yield Work(spec, base, place, run, Stages(place.cache, tell), tell, capacity, uri)

@@ -25,7 +25,7 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
 
 
 class Loader(yaml.SafeLoader):
-    """YAML 1.2's scalars (1e-3 is a number, `no` a word, a date a word); no aliases (they can blow up)."""
+    """YAML 1.2's scalars (1e-3 is a number, `no` a word, a date or 0123 a word); no aliases (they can blow up)."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -38,8 +38,8 @@ class Loader(yaml.SafeLoader):
 Loader.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?[0-9][0-9_]*", "-+0123456789"),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf)|\.(nan|NaN)",
+    ("int", r"[-+]?(0|[1-9][0-9]*)", "-+0123456789"),
+    ("float", r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf)|\.(nan|NaN)",
      "-+.0123456789"),
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
 ):

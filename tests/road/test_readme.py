@@ -78,7 +78,11 @@ def test_the_walk_of_the_readme(tmp_path: Path) -> None:
             _until_answers("http://127.0.0.1:5057/health", process)
         finally:
             process.send_signal(signal.SIGINT)
-            process.communicate(timeout=60)
+            try:
+                process.communicate(timeout=60)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
     assert process.returncode == 130
 
 

@@ -9,8 +9,7 @@ from raymill.cluster.local import ray_session
 from raymill.cluster.spec import ClusterSpec
 from raymill.data.infer import infer
 from raymill.data.source import discover_all
-from raymill.data.spec import DataSpec
-from raymill.scaffold import check_name, column_rows, spec_text, write_project
+from raymill.scaffold import check_parts, column_rows, spec_text, write_project
 
 from .output import emit_json, emit_table
 from .progress import shown
@@ -18,10 +17,11 @@ from .progress import shown
 
 def init_verb(options: argparse.Namespace) -> None:
     """Infer the contract over all rows and write both files."""
-    check_name(options.name)
     folder = Path(options.name)
-    spec = DataSpec(source=options.data, target=options.target, test=options.test,
-                    time=options.time, group=options.group, drop=options.drop)
+    spec = check_parts(folder.name, {
+        "source": options.data, "target": options.target, "test": options.test,
+        "time": options.time, "group": options.group, "drop": options.drop,
+    })
     write_project(folder, {}, force=options.force)
     with shown() as notify:
         files = discover_all(options.data, None, options.test, Path.cwd(), spec.format)

@@ -145,6 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     as_json = "--json" in arguments
     os.umask(0o077)
     signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, _interrupt)  # also where a shell started us with it ignored
     try:
         options = build_parser().parse_args(arguments)
         if not hasattr(options, "module"):
@@ -184,10 +185,11 @@ def _report(error: RaymillError, as_json: bool) -> int:
 def _report_bug(error: Exception, as_json: bool) -> int:
     """An error that is ours: the traceback goes to a file, not over the user's screen."""
     from raymill.tracking.home import Home
+    from raymill.tracking.redact import redact
 
     log = Home.find().path / "crash.log"
     with log.open("a", encoding="utf-8") as file:
-        file.write(f"{' '.join(map(repr, sys.argv))}\n{traceback.format_exc()}\n")
+        file.write(redact(f"{' '.join(map(repr, sys.argv))}\n{traceback.format_exc()}\n"))
     log.chmod(0o600)
     message = f"unexpected {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     if as_json:

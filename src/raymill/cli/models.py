@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import subprocess
 import time
 from typing import Any
 
+from raymill.tracking.environment import user
 from raymill.tracking.home import Home
 
 from .output import emit_json, emit_table, number
@@ -45,7 +45,7 @@ def promote_verb(options: argparse.Namespace) -> None:
     """Move the champion alias to a version."""
     home = Home.find()
     done = _registry(options, home).promote(
-        options.name, options.version, actor=getpass.getuser(), reason=options.reason)
+        options.name, options.version, actor=user(), reason=options.reason)
     _say(options, done)
 
 
@@ -53,7 +53,7 @@ def rollback_verb(options: argparse.Namespace) -> None:
     """Move the champion alias back to the previous champion."""
     home = Home.find()
     done = _registry(options, home).rollback(
-        options.name, actor=getpass.getuser(), reason=options.reason)
+        options.name, actor=user(), reason=options.reason)
     _say(options, done)
 
 

@@ -38,7 +38,7 @@ def _print_run(result: Any) -> None:
     _print_evaluation(evaluation)
     from raymill.evaluation.words import findings
 
-    for finding in findings(evaluation):
+    for finding in findings(evaluation, result.data["images"]):
         print(f"\n{finding.title}. {finding.text}")
         for advice in finding.tries:
             print(f"  - {advice}")
