@@ -8,6 +8,7 @@ the tensors through the object store. Start-up of Ray is in neither.
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -81,6 +82,7 @@ def ours(prepared: Prepared, trials: int, folder: Path) -> float:
 
 
 def run() -> Figure:
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune's own table stays off the screen
     trials, payments = sized(16, 2), sized(145_000, 4000)
     with tempfile.TemporaryDirectory() as place, ray_session(ClusterSpec()) as capacity:
         folder = Path(place)

@@ -22,12 +22,12 @@ from typing import Any
 from benchmarks.harness import Survival, sized
 from benchmarks.prepared import make_payments
 
-TRIALS = 6
+TRIALS = 8
 SPEC = """\
 name: chaos
 data: {source: payments, target: is_fraud, drop: [transaction_id, customer_id, terminal_id]}
 model: {family: mlp, width: 16, depth: 1, numeric_embedding: none}
-training: {epochs: 2, batch_size: 512}
+training: {epochs: 4, batch_size: 512}
 tuning:
   trials: %d
   scheduler: none
@@ -122,7 +122,7 @@ def run() -> Survival:
             folder = Path(place) / str(number)
             shutil.copytree(data, folder)
             (folder / "raymill.yaml").write_text(SPEC % TRIALS, encoding="utf-8")
-            outcomes.append(attempt(folder, rng.randrange(1, TRIALS - 1), rng.uniform(0, 1.5)))
+            outcomes.append(attempt(folder, rng.randrange(1, TRIALS - 2), rng.uniform(0, 0.8)))
     injected = [outcome for outcome in outcomes if outcome["injected"]]
     good = [
         outcome for outcome in injected

@@ -46,13 +46,15 @@ def make(payments: int, seed: int) -> pa.Table:
     terminal[away] = rng.integers(0, terminals, int(away.sum()))
     amount = typical[customer] * rng.lognormal(0, 0.5, payments)
     channel = rng.choice(3, payments, p=[0.35, 0.4, 0.25])
+    treat = (channel == 0) & (rng.random(payments) < 0.12)  # now and then people buy something big
+    amount[treat] *= rng.uniform(3, 8, int(treat.sum()))
 
     fraud = _compromised(rng, terminal, second, terminals, 28, 0.02 * DAYS / 28, 0.6)
     carded = _compromised(rng, customer, second, customers, 14, 0.02 * DAYS / 14, 0.5)
     stolen = rng.random(payments) < 0.003
     amount[carded] *= rng.uniform(3, 8, int(carded.sum()))
     amount[stolen] = rng.uniform(250, 900, int(stolen.sum()))
-    channel[carded & (rng.random(payments) < 0.7)] = 2
+    channel[carded & (rng.random(payments) < 0.9)] = 2
     fraud |= carded | stolen
 
     distance = np.hypot(*(home[customer] - shop[terminal]).T)
