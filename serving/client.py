@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from typing import Any
 
 import httpx
@@ -17,6 +17,12 @@ Row = dict[str, Any]
 
 _AGAIN = (429, 502, 503)  # a prediction changes nothing, so asking again is safe
 _TRIES, _FIRST_WAIT_S, _LONGEST_WAIT_S = 6, 0.2, 5.0
+_PART_BYTES = 4 * 2**20  # half of what an endpoint takes unless serving.max_body_mb says else
+_TOO_MANY_ROWS = "A request has 1 to "  # how the endpoint's 422 begins
+
+
+class _TooMuch(RaymillError):
+    """The endpoint takes fewer rows, or fewer bytes, in a request."""
 
 
 def predict(
@@ -26,31 +32,48 @@ def predict(
 
     Args:
         url: of the endpoint, like `http://127.0.0.1:8000`.
-        rows: JSON values only; sent in requests of at most `part` rows.
+        rows: JSON values only; sent in requests of at most `part` rows and 4 MB, and of fewer
+            where the endpoint says that these are too many.
 
     Raises:
         DataError: rows that break the contract, by their index in `rows`.
         RaymillError: the endpoint refuses, or doesn't answer after several tries.
     """
     answers: list[Row] = []
+    source, back = map(msgspec.json.encode, rows), deque[bytes]()
     encrypted = url.startswith("https:")  # reading the certificates takes longer than a request
     with httpx.Client(
         base_url=url, timeout=timeout_s, trust_env=False, verify=encrypted
     ) as client:
-        for first, some in _parts(rows, part):
-            answers.extend(_ask(client, some, first)["predictions"])
+        while some := _next_part(back, source, part):
+            try:
+                answers.extend(_ask(client, some, len(answers))["predictions"])
+            except _TooMuch:
+                if len(some) == 1:
+                    raise
+                part = len(some) // 2
+                back.extendleft(reversed(some))
     return answers
 
 
-def _parts(rows: Iterable[Row], size: int) -> Iterator[tuple[int, list[Row]]]:
-    source, first = iter(rows), 0
-    while some := list(islice(source, size)):
-        yield first, some
-        first += len(some)
+def _next_part(back: deque[bytes], source: Iterator[bytes], size: int) -> list[bytes]:
+    """Up to `size` encoded rows that fit a request, those in `back` first."""
+    taken: list[bytes] = []
+    total = 0
+    while len(taken) < size:
+        row = back.popleft() if back else next(source, None)
+        if row is None:
+            break
+        total += len(row) + 1
+        if taken and total > _PART_BYTES:
+            back.appendleft(row)
+            break
+        taken.append(row)
+    return taken
 
 
-def _ask(client: httpx.Client, rows: Sequence[Row], first: int) -> dict[str, Any]:
-    body = msgspec.json.encode({"rows": rows})
+def _ask(client: httpx.Client, rows: Sequence[bytes], first: int) -> dict[str, Any]:
+    body = b'{"rows":[' + b",".join(rows) + b"]}"
     headers = {"content-type": "application/json"}
     cause = ""
     for attempt in range(_TRIES):
@@ -86,7 +109,9 @@ def _refusal(response: httpx.Response, first: int) -> RaymillError:
         errors, detail = [], ""
     if response.status_code == 422 and errors:
         return DataError([_problem(entry, first) for entry in errors])
-    return RaymillError(f"the endpoint answered {response.status_code}: {detail}")
+    many = response.status_code == 422 and str(detail).startswith(_TOO_MANY_ROWS)
+    kind = _TooMuch if many or response.status_code == 413 else RaymillError
+    return kind(f"the endpoint answered {response.status_code}: {detail}")
 
 
 def _problem(entry: dict[str, Any], first: int) -> Problem:

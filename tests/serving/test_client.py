@@ -66,6 +66,34 @@ def test_many_rows_go_in_parts_and_come_back_in_order(serve: Serve) -> None:
     assert sizes == [10, 10, 5]
 
 
+def test_parts_are_cut_by_bytes_too(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_PART_BYTES", 100)
+    sizes: list[int] = []
+
+    def reply(rows: list[dict[str, Any]], before: int) -> Reply:
+        sizes.append(len(rows))
+        return doubled(rows, before)
+
+    rows = [{"x": i, "image": "a" * (20 if i < 6 else 200)} for i in range(8)]
+    answers = client.predict(serve(reply), rows)
+    assert [answer["prediction"] for answer in answers] == [2 * i for i in range(8)]
+    assert sizes == [2, 2, 2, 1, 1]
+
+
+@pytest.mark.parametrize("status", [413, 422])
+def test_parts_that_are_too_large_are_halved_once(serve: Serve, status: int) -> None:
+    sizes: list[int] = []
+
+    def reply(rows: list[dict[str, Any]], before: int) -> Reply:
+        sizes.append(len(rows))
+        detail = f"A request has 1 to 3 rows, but this one has {len(rows)}."
+        return doubled(rows, before) if len(rows) <= 3 else (status, {}, {"detail": detail})
+
+    answers = client.predict(serve(reply), [{"x": i} for i in range(15)], part=8)
+    assert [answer["prediction"] for answer in answers] == [2 * i for i in range(15)]
+    assert sizes == [8, 4, 2, 2, 2, 2, 2, 2, 2, 1]
+
+
 def test_no_rows_ask_nothing(serve: Serve) -> None:
     assert client.predict("http://127.0.0.1:9", []) == []
 
