@@ -159,14 +159,13 @@ def _from_number(numbers: pa.Array, to: Type, given: pa.Array) -> tuple[pa.Array
 
 
 def _number_text(numbers: pa.Array) -> pa.Array:
-    """Numbers as text; floats that are all whole lose their `.0`, as classes 0 and 1 often have."""
-    if pa.types.is_floating(numbers.type):
-        numbers = _nan_to_null(numbers.cast(pa.float64()))
-        try:
-            numbers = numbers.cast(pa.int64())
-        except pa.ArrowInvalid:
-            return numbers.cast(pa.string())
-    return numbers.cast(pa.string())
+    """Numbers as text, each by itself; whole floats lose their `.0`, as classes 0 and 1 often have."""
+    if not pa.types.is_floating(numbers.type):
+        return numbers.cast(pa.string())
+    numbers = _nan_to_null(numbers.cast(pa.float64()))
+    whole = pc.and_(pc.equal(numbers, pc.trunc(numbers)), pc.less(pc.abs(numbers), 2.0**63))
+    integers = pc.if_else(whole, numbers, 0.0).cast(pa.int64())
+    return pc.if_else(whole, integers.cast(pa.string()), numbers.cast(pa.string()))
 
 
 def _all_bad(array: pa.Array, to: Type) -> tuple[pa.Array, Bad]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import ceil, floor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,12 +14,13 @@ from numpy.typing import NDArray
 
 from .casts import cast
 from .images import problem_of
-from .rules import MEANS, ColumnRule
+from .rules import MEANS, ColumnRule, anchored
 
 if TYPE_CHECKING:
     from .contract import Contract
 
 FILE, ROW = "__file", "__row"  # hidden columns: index of the file, data row in it from 1
+INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -110,9 +112,9 @@ def _rules(typed: pa.Array, name: str, rule: ColumnRule) -> Iterator[tuple[Any, 
     if rule.type == "float64":
         yield pc.is_inf(typed), f"{name} must be {MEANS['float64']}"
     if rule.min is not None:
-        yield pc.less(typed, pa.scalar(rule.low)), f"{name} must be >= {rule.min}"
+        yield _below(typed, rule), f"{name} must be >= {rule.min}"
     if rule.max is not None:
-        yield pc.greater(typed, pa.scalar(rule.high)), f"{name} must be <= {rule.max}"
+        yield _above(typed, rule), f"{name} must be <= {rule.max}"
     if rule.closed and rule.values is not None:
         domain = cast(pa.array([str(value).lower() if isinstance(value, bool) else str(value)
                                 for value in rule.values]), rule.type)[0]
@@ -120,5 +122,22 @@ def _rules(typed: pa.Array, name: str, rule: ColumnRule) -> Iterator[tuple[Any, 
         shown = ", ".join(map(str, rule.values[:8])) + (", ..." if len(rule.values) > 8 else "")
         yield pc.invert(inside), f"{name} must be one of {shown}"
     if rule.pattern is not None:
-        matches = pc.match_substring_regex(typed, f"^(?:{rule.pattern})$")
+        matches = pc.match_substring_regex(typed, anchored(rule.pattern))
         yield pc.invert(matches), f"{name} must match {rule.pattern}"
+
+
+def _below(typed: pa.Array, rule: ColumnRule) -> Any:
+    """True where below `min`; whole numbers as such, since floats don't hold those over 2**53."""
+    if rule.type != "int64":
+        return pc.less(typed, pa.scalar(rule.low))
+    if rule.low <= INT_MIN:
+        return pa.scalar(False)
+    return pc.less_equal(typed, pa.scalar(min(ceil(rule.low) - 1, INT_MAX), pa.int64()))
+
+
+def _above(typed: pa.Array, rule: ColumnRule) -> Any:
+    if rule.type != "int64":
+        return pc.greater(typed, pa.scalar(rule.high))
+    if rule.high >= INT_MAX:
+        return pa.scalar(False)
+    return pc.greater_equal(typed, pa.scalar(max(floor(rule.high) + 1, INT_MIN), pa.int64()))

@@ -116,7 +116,7 @@ def _checks(name: str, rule: ColumnRule) -> list[tuple[Callable[[Any], bool], st
         shown = ", ".join(map(str, rule.values[:8])) + (", ..." if len(rule.values) > 8 else "")
         checks.append((lambda value: value not in domain, f"{name} must be one of {shown}"))
     if rule.pattern is not None:
-        match = re.compile(rule.pattern).fullmatch
+        match = re.compile(rule.pattern, re.ASCII).fullmatch  # as RE2 does
         checks.append((lambda value: match(value) is None, f"{name} must match {rule.pattern}"))
     if rule.kind == "image":
         checks.append((lambda value: problem_of(value) is not None,

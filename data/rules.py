@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import field_validator, model_validator
 
 from raymill.specs import Part
@@ -43,6 +44,11 @@ def utc(text: str) -> datetime:
     return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo is not None else time
 
 
+def anchored(pattern: str) -> str:
+    """For RE2: `pattern` on the whole text."""
+    return f"^(?:{pattern})$"
+
+
 class ColumnRule(Part):
     """The rules of one column; `min` and `max` are inclusive, ISO times for timestamps.
 
@@ -64,11 +70,13 @@ class ColumnRule(Part):
     @field_validator("pattern")
     @classmethod
     def _compiles(cls, pattern: str | None) -> str | None:
+        """Files are matched by RE2 and requests by `re`, so it must be a pattern of both."""
         try:
-            re.compile(pattern or "")
-        except re.error as error:
-            raise ValueError(f"a pattern is a regular expression ({error}), but got {pattern!r}"
-                             ) from None
+            re.compile(pattern or "", re.ASCII)
+            pc.match_substring_regex(pa.array([""]), anchored(pattern or ""))
+        except (re.error, ValueError) as error:  # ArrowInvalid is a ValueError
+            raise ValueError(f"a pattern is a regular expression of RE2, without lookaround and "
+                             f"backreferences ({error}), but got {pattern!r}") from None
         return pattern
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from raymill.data.casts import cast
 from raymill.data.contract import ColumnRule, Contract, conform
 from raymill.errors import DataError, SpecError
 
@@ -172,3 +173,49 @@ def test_one_row_is_checked_within_a_fraction_of_a_millisecond() -> None:
         contract.from_rows(rows)
         best = min(best, time.perf_counter() - began)
     assert best < 300e-6  # about 60 us on an idle core
+
+
+@pytest.mark.parametrize("pattern", [r"(?=a)b", r"(a)\1", r"\pL", "("])
+def test_a_pattern_that_one_of_the_two_engines_does_not_know_is_refused(pattern: str) -> None:
+    with pytest.raises(ValueError, match="a pattern is a regular expression of RE2"):
+        ColumnRule(type="string", kind="categorical", pattern=pattern)
+
+
+@pytest.mark.parametrize(("pattern", "text", "fits"), [
+    (r"\d+", "12", True), (r"\d+", "\u0661", False), (r"\w+", "\u00e9", False), ("a|b", "ab", False),
+    ("a", "a\n", False), (".", "\u00e9", True),
+])
+def test_a_pattern_means_the_same_for_files_and_requests(
+    pattern: str, text: str, fits: bool
+) -> None:
+    rule = ColumnRule(type="string", kind="categorical", pattern=pattern)
+    contract = Contract(target="y", task="regression", columns={
+        "x": rule, "y": ColumnRule(type="float64", kind="numeric")})
+    assert (not conform(pa.table({"x": [text]}), contract).bad) == fits
+    if fits:
+        contract.from_rows([{"x": text}])
+    else:
+        with pytest.raises(DataError, match="x must match"):
+            contract.from_rows([{"x": text}])
+
+
+@pytest.mark.parametrize(("low", "high", "kept"), [
+    (0, None, [0, 1, 2**53 + 1, 2**63 - 1]), (0.5, 1.5, [1]), (None, 2.0**53, [-(2**63), 0, 1]),
+    (-1e30, 1e30, [-(2**63), 0, 1, 2**53 + 1, 2**63 - 1]), (1e30, None, []), (None, -1e30, []),
+])
+def test_bounds_of_whole_numbers_hold_for_large_ones(
+    low: float | None, high: float | None, kept: list[int]
+) -> None:
+    contract = Contract(target="y", task="regression", columns={
+        "x": ColumnRule(type="int64", kind="numeric", min=low, max=high),
+        "y": ColumnRule(type="float64", kind="numeric")})
+    table = pa.table({"x": pa.array([-(2**63), 0, 1, 2**53 + 1, 2**63 - 1], pa.int64())})
+    assert conform(table, contract).table["x"].to_pylist() == kept
+
+
+def test_the_text_of_a_number_is_its_own() -> None:
+    numbers = pa.array([1.0, 1.5, None, -0.0, float("nan"), float("inf"), 1e30, -3.0])
+    text, _ = cast(numbers, "string")
+    assert text.to_pylist() == ["1", "1.5", None, "0", None, "inf", "1e+30", "-3"]
+    assert [cast(numbers.slice(i, 1), "string")[0][0].as_py()
+            for i in range(len(numbers))] == text.to_pylist()
