@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
@@ -148,7 +149,22 @@ def _init(**arguments: object) -> None:
     with _own_signals(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         ray = _import_ray()
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **arguments)
+        with _any_agent_port():
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **arguments)
+
+
+@contextmanager
+def _any_agent_port() -> Iterator[None]:
+    """Ray's agents listen on port 52365 unless told otherwise, and `ray.init` has no word for it:
+    a second instance of the host would wait for the port in vain."""
+    from ray._private import parameter
+
+    own = parameter.RayParams
+    parameter.RayParams = partial(own, dashboard_agent_listen_port=0)
+    try:
+        yield
+    finally:
+        parameter.RayParams = own
 
 
 def _import_ray() -> ModuleType:
