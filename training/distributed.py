@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -199,7 +199,6 @@ class _RaySession:
     device: torch.device
     rank: int
     world_size: int
-    reports: list[dict[str, float]] = field(default_factory=list)
 
     def report(self, metrics: Mapping[str, float]) -> None:
         ray.train.report(dict(metrics))
@@ -242,9 +241,14 @@ def _shard(split: str, rank: int, seed: int) -> Shard:
 
 def _lost(error: ray.train.TrainingFailedError, job: TrainJob) -> TrainingError:
     failures: dict[int, Exception] = getattr(error, "worker_failures", {})
-    causes = [f"rank {rank}: {str(cause).splitlines()[-1]}" for rank, cause in failures.items()]
+    causes = [f"rank {rank}: {_last_line(cause)}" for rank, cause in failures.items()]
     return TrainingError(Problem(
         rule=f"training may lose its workers {job.training.max_failures} times",
-        got="; ".join(causes[:4]) or str(error).splitlines()[-1],
+        got="; ".join(causes[:4]) or _last_line(error),
         cure="The same command goes on after the last whole epoch.",
     ))
+
+
+def _last_line(error: BaseException) -> str:
+    """The last line of an error's text, or its kind where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from raymill.training.checkpoint import load_weights, of_epoch
+from raymill.training.distributed import _last_line
 from raymill.training.loop import fit
 from raymill.training.optim import batch_rows
 from raymill.training.session import InlineSession
@@ -78,3 +79,8 @@ def test_balanced_weights_count_the_classes_of_all_ranks(tmp_path: Path) -> None
 def test_a_worker_without_rows_is_refused_on_every_rank(tmp_path: Path) -> None:
     results = run_ranks(tmp_path / "ranks", [40, 0], **EXACT)
     assert all("needs a training row" in result["error"] for result in results)
+
+
+def test_an_error_without_text_is_told_by_its_kind() -> None:
+    assert _last_line(RuntimeError()) == "RuntimeError"
+    assert _last_line(ValueError("a\nb\n")) == "b"
