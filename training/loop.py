@@ -28,9 +28,10 @@ from .metrics import compute_all
 from .optim import batch_rows, class_weights, learning_rate, make_optimizer, row_losses, scores_of
 from .parallel import check_equal, gather_counts, gather_rows, sum_over_ranks
 from .session import Session, StopTraining
-from .shard import TARGET, Batch, Shard
+from .shard import TARGET, Batch, Shard, equal_steps, step_rows
 
 EVALUATION_ROWS = 8192
+EXECUTION = {"max_failures", "cpus_per_worker"}  # a run goes on when they change
 CHECK_EVERY = 16  # steps between looks at the loss, where a look waits for the GPU
 
 
@@ -115,15 +116,15 @@ class Trainer:
             self.wrapped = DistributedDataParallel(
                 self.model, device_ids=[device.index] if device.type == "cuda" else None)
         self.weights = self._class_weights()
-        # Batches of equal size: a last one of a few rows would be a step of pure noise.
-        rows = sum(self.counts)
-        self.steps = -(-rows // batch_rows(job.training, rows, job.schema))
-        self.batch_rows = [-(-own // self.steps) for own in self.counts]
+        size = batch_rows(job.training, sum(self.counts), job.schema)
+        self.steps, self.batch_rows = equal_steps(self.counts, size)
         self.autocast = device.type == "cuda" and job.training.precision != "fp32"
         self.autocast |= job.training.precision == "bf16"
 
     def _identity(self) -> str:
-        facts = {**self.job.to_dict(), "project": None, "rows": sum(self.counts)}
+        said = self.job.to_dict()
+        said["training"] = {k: v for k, v in said["training"].items() if k not in EXECUTION}
+        facts = {**said, "project": None, "rows": sum(self.counts)}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
     def _resume(self) -> None:
@@ -197,10 +198,7 @@ class Trainer:
             self.wrapped.eval()  # the row must not touch batch statistics
             batch = self.to_device({name: t[:1] for name, t in self.train.tensors.items()})
         assert batch is not None
-        rows = sum(
-            min(size, max(0, count - step * size))
-            for size, count in zip(self.batch_rows, self.counts, strict=True)
-        )
+        rows = step_rows(step, self.counts, self.batch_rows)
         rate = learning_rate(training, self.progress.step, self.steps * training.epochs)
         for group in self.optimizer.param_groups:
             group["lr"] = rate

@@ -22,6 +22,24 @@ def as_tensor(array: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array))
 
 
+def equal_steps(counts: Sequence[int], batch_size: int) -> tuple[int, list[int]]:
+    """The steps of an epoch, and each rank's rows a step, for ranks of `counts` rows.
+
+    About `batch_size` rows a step over all ranks. In every step some rank has rows, and after the
+    last none has any left. The steps are of equal size: a last one of a few rows would be noise.
+    """
+    wanted = -(-sum(counts) // batch_size)
+    sizes = [max(1, -(-count // wanted)) for count in counts]
+    # Sizes are rounded up, so the rows may be taken in fewer steps than were wanted.
+    return max(-(-c // size) for c, size in zip(counts, sizes, strict=True)), sizes
+
+
+def step_rows(step: int, counts: Sequence[int], sizes: Sequence[int]) -> int:
+    """The rows of all ranks in step `step` of an epoch."""
+    return sum(min(size, max(0, count - step * size))
+               for size, count in zip(sizes, counts, strict=True))
+
+
 class Shard:
     """The rows of some blocks as tensors by name, `target` among them.
 

@@ -74,6 +74,14 @@ def test_another_jobs_checkpoint_is_not_taken(tmp_path: Path) -> None:
     assert [row["epoch"] for row in again.reports] == [1, 2, 3, 4]
 
 
+def test_a_run_goes_on_where_more_failures_are_allowed(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fit(job(max_failures=0), *shards(), Interrupted(tmp_path))
+    again = InlineSession(tmp_path)
+    fit(job(max_failures=5, cpus_per_worker=2), *shards(), again)
+    assert [row["epoch"] for row in again.reports] == [3, 4]
+
+
 def test_patience_ends_a_run_and_the_best_epoch_is_kept(tmp_path: Path) -> None:
     result = fit(job(epochs=50, patience=2, lr=0.05), *shards(), InlineSession(tmp_path))
     assert result.epochs == result.best_epoch + 2 < 50

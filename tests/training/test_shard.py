@@ -1,9 +1,10 @@
 """A shard gives each of its rows once an epoch, in an order of (seed, epoch)."""
 
 import numpy as np
+import pytest
 import torch
 
-from raymill.training.shard import Shard, as_tensor
+from raymill.training.shard import Shard, as_tensor, equal_steps, step_rows
 
 
 def rows_of(shard: Shard, epoch: int, size: int = 7, **options: int | bool) -> list[int]:
@@ -46,3 +47,19 @@ def test_an_array_is_not_copied() -> None:
 
 def test_no_rows_are_no_batches() -> None:
     assert rows_of(Shard([]), 0) == []
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 5, 7])
+def test_every_step_has_rows_and_every_row_is_taken_once(workers: int) -> None:
+    for rows in [*range(workers, 300), 999, 10_000, 10_001, 99_991]:
+        counts = [rows * (r + 1) // workers - rows * r // workers for r in range(workers)]
+        for batch in (1, 7, 32, 64, 1024):
+            steps, sizes = equal_steps(counts, batch)
+            taken = [step_rows(step, counts, sizes) for step in range(steps)]
+            assert min(taken) > 0 and sum(taken) == rows, (rows, batch)
+            assert steps <= -(-rows // batch)
+
+
+def test_ranks_of_very_unlike_size_take_every_row() -> None:
+    steps, sizes = equal_steps([90, 3, 1], 32)
+    assert sum(step_rows(step, [90, 3, 1], sizes) for step in range(steps)) == 94
