@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from raymill.specs import Duration, Part
+from raymill.specs import Duration, Part, PlacedError, seconds
 
 Task = Literal["binary", "multiclass", "regression"]
 Kind = Literal["numeric", "categorical", "datetime", "image", "ignore"]
@@ -75,4 +75,14 @@ class DataSpec(Part):
             raise ValueError("split.by: group needs data.group, the column that names the group")
         if self.target in self.drop:
             raise ValueError(f"the target {self.target!r} can't be in data.drop")
+        by_time = self.split.by == "time" or (self.split.by == "auto" and self.time is not None)
+        if seconds(self.split.gap) > 0 and not by_time:
+            raise PlacedError("a gap is for splits by time only: set data.time and split.by: time, "
+                              "or leave the gap out", "split", "gap")
+        if self.split.by == "stratified" and self.task == "regression":
+            raise PlacedError("split.by: stratified is for classes: take random for a regression",
+                              "split", "by")
+        if self.split.test == 0 and self.test is None:
+            raise PlacedError("models are tested on rows of their own: set data.test, or "
+                              "split.test > 0", "split", "test")
         return self

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from raymill.errors import DataError, Problem
+from raymill.errors import DataError, Problem, SpecError
 from raymill.specs import seconds
 
 from .conform import FILE, ROW
@@ -45,8 +45,16 @@ class Plan:
 
 
 def plan(spec: DataSpec, contract: Contract) -> Plan:
+    """
+    Raises:
+        SpecError: stratified, but there are no classes.
+    """
     split = spec.split
     by = split.by
+    if by == "stratified" and contract.task == "regression":
+        raise SpecError(Problem(rule="split.by: stratified is for classes", where="data.split.by",
+                                got=f"a regression on {contract.target!r}",
+                                cure="Take random."))
     if by == "auto":
         by = ("time" if spec.time else "group" if spec.group else
               "random" if contract.task == "regression" else "stratified")

@@ -13,7 +13,7 @@ from raymill.data.conform import FILE, ROW
 from raymill.data.contract import ColumnRule, Contract
 from raymill.data.spec import DataSpec
 from raymill.data.split import GAP, Counts, Plan, assign, check_sizes, plan
-from raymill.errors import DataError
+from raymill.errors import DataError, SpecError
 
 N = 20_000
 DAY_US = 86_400_000_000
@@ -126,3 +126,26 @@ def test_an_empty_split_is_refused(contract: Contract) -> None:
     layout = plan(spec(by="random"), contract)
     with pytest.raises(DataError, match="validation has none"):
         check_sizes({"train": 5, "validation": 0, "test": 2}, layout)
+
+
+@pytest.mark.parametrize(("said", "why"), [
+    ({"time": "at", "split": {"by": "random", "gap": "1d"}}, "a gap is for splits by time"),
+    ({"group": "who", "split": {"gap": "1d"}}, "a gap is for splits by time"),
+    ({"task": "regression", "split": {"by": "stratified"}}, "stratified is for classes"),
+    ({"split": {"train": 0.8, "validation": 0.2, "test": 0}}, "set data.test"),
+])
+def test_options_that_would_do_nothing_are_refused(said: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        DataSpec.model_validate({"source": "-", "target": "y"} | said)
+
+
+def test_test_files_go_with_any_share_of_test() -> None:
+    for shares in ({"train": 0.8, "validation": 0.2, "test": 0}, {}):
+        DataSpec.model_validate({"source": "-", "target": "y", "test": "t", "split": shares})
+    DataSpec.model_validate({"source": "-", "target": "y", "time": "at", "split": {"gap": "1d"}})
+
+
+def test_numbers_are_not_stratified(contract: Contract) -> None:
+    numbers = Contract(target="x", task="regression", columns=contract.columns)
+    with pytest.raises(SpecError, match="stratified is for classes"):
+        plan(spec(by="stratified"), numbers)
