@@ -7,7 +7,9 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,7 +35,7 @@ from .split import SPLITS, Counts, Plan, check_sizes, plan
 from .tally import Tally, tally_block
 from .write import Written, write_block, write_json
 
-VERSION = 1  # of this room's code: raise it where results change
+VERSION = 2  # of this room's code: raise it where results change
 LISTED = 50
 
 
@@ -71,6 +73,7 @@ def prepare(
     with _stage(notify, "read data") as said:
         data = _look(spec, base, positive, notify)
         said["detail"] = f"{len(data.files)} files, fingerprint {data.digest.root[:12]}"
+    _sweep(cache)
     place = cache / _key(spec, data)
     if (place / "prepared.json").exists():
         done = Prepared.load(place)
@@ -78,7 +81,7 @@ def prepare(
                                "detail": f"unchanged, in {place}"}))
         return done
     with _stage(notify, "prepare data") as said:
-        building = cache / f".{place.name}.{os.getpid()}"
+        building = cache / f".{place.name}.{socket.gethostname()}.{os.getpid()}"
         shutil.rmtree(building, ignore_errors=True)
         building.mkdir(parents=True, mode=0o700)
         try:
@@ -90,10 +93,12 @@ def prepare(
     return Prepared.load(place)
 
 
-def check(spec: DataSpec, base: Path, notify: Notify = ignore) -> list[Problem]:
+def check(
+    spec: DataSpec, base: Path, notify: Notify = ignore, positive: str | None = None
+) -> list[Problem]:
     """Every problem of contract and data, at most 50 and a count of the others."""
     try:
-        data = _look(spec, base, None, notify)
+        data = _look(spec, base, positive, notify)
         _, found = _read(spec, data, notify)
         return found.problems(data.names, LISTED)
     except RaymillError as error:
@@ -128,7 +133,7 @@ def _look(spec: DataSpec, base: Path, positive: str | None, notify: Notify) -> _
     else:
         inferred = infer(files, spec, scans, positive)
         contract, notes = inferred.contract, inferred.notes
-    notes += _check_columns(files, scans, contract)
+    notes += _check_columns(files, scans, contract, {spec.time, spec.group} - {None})
     for line in notes:
         note(notify, line)
     return _Data(files, scans, fingerprint(files, scans), contract, notes)
@@ -168,8 +173,10 @@ def _agreed(contract: Contract, spec: DataSpec, positive: str | None) -> Contrac
     return Contract.model_validate(state)
 
 
-def _check_columns(files: list[DataFile], scans: list[Scan], contract: Contract) -> list[str]:
-    """A note on the columns that are left out.
+def _check_columns(
+    files: list[DataFile], scans: list[Scan], contract: Contract, split_by: set[str | None]
+) -> list[str]:
+    """A note on the columns that are left out. The source, which is split, needs `split_by` too.
 
     Raises:
         DataError: naming each file that lacks a column.
@@ -179,9 +186,10 @@ def _check_columns(files: list[DataFile], scans: list[Scan], contract: Contract)
     for file, found in zip(files, scans, strict=True):
         if not found.columns or file.format == "images":
             continue
+        wanted = needed | split_by if file.role == "source" else needed
         problems += [Problem(rule=f"the column {name!r} must exist", where=file.name,
                              got=f"columns {', '.join(found.columns[:12])}")
-                     for name in contract.columns if name in needed - set(found.columns)]
+                     for name in contract.columns if name in wanted - set(found.columns)]
         extra |= dict.fromkeys(name for name in found.columns
                                if name not in contract.columns and name not in contract.drop)
     if problems:
@@ -264,6 +272,19 @@ def _check_classes(written: Written, contract: Contract) -> None:
         raise DataError(Problem(rule="the training split must hold at least two classes",
                                 got=", ".join(sorted(seen)) or "none",
                                 cure="Change data.split, or give more data."))
+
+
+def _sweep(cache: Path) -> None:
+    """Remove what killed processes of this host left half-built."""
+    ours = re.compile(rf"\.[0-9a-f]{{24}}\.{re.escape(socket.gethostname())}\.(\d+)")
+    for path in cache.glob(".*"):
+        if found := ours.fullmatch(path.name):
+            try:
+                os.kill(int(found[1]), 0)
+            except ProcessLookupError:
+                shutil.rmtree(path, ignore_errors=True)
+            except OSError:
+                continue  # it lives, as another user's
 
 
 def _publish(building: Path, place: Path) -> None:

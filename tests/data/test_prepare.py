@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -248,3 +252,37 @@ def test_the_contract_of_prepared_data_loads_again(people: Path, tmp_path: Path)
     data = prepare(spec(), tmp_path, tmp_path / "cache")
     assert Prepared.load(data.path) == data
     assert isinstance(data.contract, Contract)
+
+
+@pytest.mark.parametrize("role", ["time", "group"])
+def test_a_source_without_the_column_it_is_split_by_is_named(
+    people: Path, tmp_path: Path, role: str
+) -> None:
+    contract = prepare(spec(), tmp_path, tmp_path / "cache").contract
+    rules = contract.model_dump()
+    rules["columns"]["apart"] = {"type": "timestamp" if role == "time" else "string",
+                                 "kind": "ignore"}
+    (tmp_path / "contract.yaml").write_text(json.dumps(rules))
+    more: dict[str, Any] = {role: "apart", "contract": "contract.yaml"}
+    (problem,) = check(spec(**more), tmp_path)
+    assert (problem.rule, problem.where) == ("the column 'apart' must exist", "people.csv")
+
+
+def test_what_a_killed_run_left_is_removed(people: Path, tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    start = f".{'0' * 24}"
+    host = socket.gethostname()
+    names = {"dead": f"{start}.{host}.{gone.pid}", "alive": f"{start}.{host}.{os.getppid()}",
+             "elsewhere": f"{start}.not-{host}.{gone.pid}"}
+    for name in names.values():
+        (tmp_path / "cache" / name).mkdir(parents=True)
+    prepare(spec(), tmp_path, tmp_path / "cache")
+    left = {path.name for path in (tmp_path / "cache").glob(".*")}
+    assert left == {names["alive"], names["elsewhere"]}
+
+
+def test_a_positive_class_that_is_none_is_found_by_check(people: Path, tmp_path: Path) -> None:
+    assert check(spec(), tmp_path) == []
+    (problem,) = check(spec(), tmp_path, positive="perhaps")
+    assert problem.rule == "objective.positive must be one of the target's classes"
