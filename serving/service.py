@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -74,7 +75,7 @@ def status(home: Path, name: str | None = None) -> list[ServiceStatus]:
 
 
 def stop(home: Path, name: str) -> None:
-    """End a service and every process of it.
+    """End a service and every process of it, and forget it; also one that failed.
 
     Raises:
         UsageError: there is no such service.
@@ -83,6 +84,7 @@ def stop(home: Path, name: str) -> None:
         running = ", ".join(each.name for each in status(home)) or "none runs"
         raise UsageError(f"no service is called {name!r}", cure=f"Services: {running}.")
     _end(name, home)
+    state.forget(home, name)
 
 
 def _launch(
@@ -95,25 +97,33 @@ def _launch(
     if fitted != spec:
         warn(notify, f"serving.replicas.max={spec.replicas.max} is more than this machine has "
                      f"CPUs for; at most {fitted.replicas.max} replicas will run")
-    _check_free(version.name, fitted, home)
-    folder = Path(tempfile.mkdtemp(prefix="rm-", dir="/tmp"))  # 0700, and short for its sockets
-    order = Order(
-        name=version.name, version=version.version, digest=version.digest,
-        bundle=str(version.bundle_path.resolve()), spec=fitted, home=str(home.resolve()),
-        folder=str(folder), parent=parent,
-    )
-    path = order.write()
+    with state.held(home, version.name):
+        _check_free(version.name, fitted, home)
+        # 0700, and short for its sockets
+        folder = Path(tempfile.mkdtemp(prefix="rm-", dir="/tmp"))
+        return _start(Order(
+            name=version.name, version=version.version, digest=version.digest,
+            bundle=str(version.bundle_path.resolve()), spec=fitted, home=str(home.resolve()),
+            folder=str(folder), parent=parent,
+        ))
+
+
+def _start(order: Order) -> subprocess.Popen[bytes]:
+    """The supervisor's process, already named in the state file: it takes seconds to say more."""
+    path, folder = order.write(), Path(order.folder)
     variables = environment(folder)
-    state.write(home, state.first(order))
     log = os.open(order.log, _LOG_FLAGS, 0o600)
     try:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "raymill.serving.supervisor", str(path)],
             env=variables, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             start_new_session=True,  # Ctrl-C is for the parent, which then ends the service
         )
     finally:
         os.close(log)
+    created = psutil.Process(process.pid).create_time()
+    state.write(Path(order.home), state.first(order).but(pid=process.pid, created=created))
+    return process
 
 
 def _check_free(name: str, spec: ServingSpec, home: Path) -> None:
@@ -173,13 +183,15 @@ def _end(name: str, home: Path) -> None:
         return
     supervisor = state.owner(known)
     if supervisor is not None:
-        supervisor.send_signal(signal.SIGTERM)
-        _wait(supervisor)
+        with suppress(psutil.Error):  # it ended by itself meanwhile
+            supervisor.send_signal(signal.SIGTERM)
+            _wait(supervisor)
     for process in _marked(known.folder):
-        process.kill()
+        with suppress(psutil.Error):
+            process.kill()
     _remove(Path(known.folder))
     if known.state != "failed":
-        (state.services(home) / f"{name}.json").unlink(missing_ok=True)
+        state.forget(home, name)
 
 
 def _wait(process: psutil.Process) -> None:

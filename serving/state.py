@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -51,6 +54,14 @@ def services(home: Path) -> Path:
     return folder
 
 
+@contextmanager
+def held(home: Path, name: str) -> Iterator[None]:
+    """No other process starts the service meanwhile; waits for one that does."""
+    with (services(home) / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def first(order: Order) -> ServiceStatus:
     """The state before the supervisor has said anything."""
     return ServiceStatus(
@@ -61,6 +72,10 @@ def first(order: Order) -> ServiceStatus:
 
 def write(home: Path, status: ServiceStatus) -> None:
     write_private(services(home) / f"{status.name}.json", json.dumps(status.to_dict()))
+
+
+def forget(home: Path, name: str) -> None:
+    (services(home) / f"{name}.json").unlink(missing_ok=True)
 
 
 def read(home: Path, name: str) -> ServiceStatus | None:

@@ -21,7 +21,7 @@ from ray import serve
 from . import deploy
 from .environment import MARK
 from .order import Order
-from .state import ServiceStatus, first, write
+from .state import ServiceStatus, first, held, write
 
 _PR_SET_PDEATHSIG = 1
 _POLL_S = 0.5
@@ -41,7 +41,8 @@ def main(order_file: str) -> int:
             return 1
     created = psutil.Process().create_time()
     status = first(order).but(pid=os.getpid(), created=created)
-    write(Path(order.home), status)
+    with held(Path(order.home), order.name):  # after the first word, by whoever started this
+        write(Path(order.home), status)
     reaper = _reaper(order)
     try:
         status = _serve(order, status, stop)
