@@ -59,13 +59,18 @@ class LedgerSearcher(_NotInSnapshots, Searcher):  # type: ignore[misc]
 
 
 class Watch(_NotInSnapshots, tune.Callback):  # type: ignore[misc]
-    """Takes down what Tune sees, and tells it on."""
+    """Takes down what Tune sees, and tells it on; `tick` is called some times a second."""
 
-    def __init__(self, ledger: Ledger, metric: str, epochs: int, notify: Notify) -> None:
+    def __init__(self, ledger: Ledger, metric: str, epochs: int, notify: Notify,
+                 tick: Callable[[], None]) -> None:
         self._ledger = ledger
+        self._tick = tick
         self._metric = metric
         self._epochs = epochs
         self._notify = notify
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self._tick()
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any

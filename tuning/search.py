@@ -40,6 +40,7 @@ QUIET = {
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # the ledger is what a search resumes from
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
 }
+_SPEND_EVERY_S = 5.0  # what a kill makes the budget forget
 
 
 def search(
@@ -114,6 +115,14 @@ def _run(ledger: Ledger, base: TrainJob, tuning: TuningSpec, prepared: Prepared,
     def left() -> float | None:
         return None if wall is None else wall - spent()
 
+    written = spent_before
+
+    def tick() -> None:
+        nonlocal written
+        if spent() - written >= _SPEND_EVERY_S:
+            written = spent()
+            ledger.spend(written)
+
     if wall is not None and spent() >= wall:
         note(notify, f"the budget of {tuning.budget.wall} was used up before")
         return
@@ -138,7 +147,7 @@ def _run(ledger: Ledger, base: TrainJob, tuning: TuningSpec, prepared: Prepared,
             run_config=tune.RunConfig(
                 name="search", storage_path=str(folder), verbose=0,
                 failure_config=tune.FailureConfig(max_failures=tuning.max_failures),
-                callbacks=[Watch(ledger, base.metric, epochs, notify)],
+                callbacks=[Watch(ledger, base.metric, epochs, notify, tick)],
             ),
         )
         try:

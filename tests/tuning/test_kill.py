@@ -7,9 +7,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tuning_problem import project
+
+from raymill.tuning.ledger import journal
 
 SCRIPT = """
 import json, sys
@@ -19,6 +22,7 @@ here, out, own = sys.argv[1:]
 sys.path.insert(0, here)
 from tuning_problem import FakePrepared
 from raymill.training.spec import ModelSpec, TrainingSpec
+from raymill.tuning import search as search_module
 from raymill.tuning.search import search
 from raymill.tuning.spec import Dimension, TuningSpec
 
@@ -26,6 +30,7 @@ def notify(event):
     if event.kind == "trial":
         print(json.dumps(event.data), flush=True)
 
+search_module._SPEND_EVERY_S = 0.5
 ray.init(address="local", num_cpus=2, log_to_driver=False, dashboard_host="127.0.0.1")
 result = search(
     ModelSpec(family="own:build"), TrainingSpec(epochs=4, patience=None, loop="own:slow"), None,
@@ -45,6 +50,12 @@ def start(tmp_path: Path) -> subprocess.Popen[str]:
                             start_new_session=True)
 
 
+def storage(path: Path) -> Any:
+    import optuna
+
+    return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
+
+
 @pytest.mark.timeout(240)
 def test_a_killed_search_runs_no_finished_trial_again(tmp_path: Path) -> None:
     import optuna
@@ -61,6 +72,10 @@ def test_a_killed_search_runs_no_finished_trial_again(tmp_path: Path) -> None:
     process.wait()
     process.stdout.close()
 
+    with journal(tmp_path / "out") as path:
+        spent = optuna.load_study(study_name=None, storage=storage(path)).user_attrs["spent_s"]
+    assert spent > 1  # the killed search's time counts
+
     resumed = start(tmp_path)
     output, _ = resumed.communicate(timeout=180)
     *after, last = [json.loads(line) for line in output.splitlines()]
@@ -70,8 +85,7 @@ def test_a_killed_search_runs_no_finished_trial_again(tmp_path: Path) -> None:
     assert after[0]["params"] == lost["params"]
     assert len([e for e in after if e["state"] == "running"]) == 3
 
-    backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / "out" / "study.journal"))
-    study = optuna.load_study(study_name=None, storage=optuna.storages.JournalStorage(backend))
+    study = optuna.load_study(study_name=None, storage=storage(tmp_path / "out" / "study.journal"))
     states = [trial.state.name for trial in study.trials]
     assert states.count("COMPLETE") == 5
     assert "RUNNING" not in states
