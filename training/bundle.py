@@ -17,6 +17,7 @@ from raymill.data.schema import InputSchema
 from raymill.data.transform import Transform
 from raymill.errors import ArtifactError, Problem
 
+from .factories import Allowed
 from .families import FAMILIES, build
 from .files import MANIFEST, sha256, verify_folder, write_folder
 from .job import TrainJob
@@ -113,6 +114,8 @@ class Bundle:
         Raises:
             ArtifactError: a factory that is not among them, or weights that do not fit the model.
         """
+        if isinstance(factories, Allowed):
+            factories = factories.of(self.info.get("name"))
         if self.family not in (*FAMILIES, *(factories or {})):
             raise ArtifactError(Problem(
                 rule="a model of the user's own factory loads only where its project allowed it",

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -11,9 +14,9 @@ import pyarrow as pa
 import pytest
 
 from raymill.data.schema import InputSchema
-from raymill.errors import ArtifactError, DataError
+from raymill.errors import ArtifactError, DataError, UsageError
 from raymill.training.bundle import Bundle, write
-from raymill.training.factories import allow, allowed
+from raymill.training.factories import allow, allowed, load_object
 from raymill.training.loop import build_model
 from raymill.training.predictor import Predictor
 
@@ -160,3 +163,49 @@ def test_a_frame_is_checked_first(tmp_path: Path) -> None:
         predictor.predict_frame(frame)
     with pytest.raises(DataError, match="'b'"):
         predictor.predict_frame(frame.drop(columns="b"))
+
+
+def test_two_projects_may_name_their_factories_alike(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    made = {}
+    for name in ("one", "two"):  # each with a module `twin_parts` of its own, imported late
+        project = tmp_path / name
+        project.mkdir()
+        (project / "twin_parts.py").write_text(f"{FACTORY}Net.project = {name!r}\n")
+        (project / "twin_model.py").write_text(
+            "def make(schema):\n    from twin_parts import make\n    return make(schema)\n")
+        own = job(family="twin_model:make", project=str(project))
+        weights = build_model(own).state_dict()
+        made[name] = write(tmp_path / f"bundle-{name}", own, weights, prepared(tmp_path), {},
+                           {"name": name})
+        allow(home, "twin_model:make", project, model=name)
+    for name in ("one", "two", "one"):
+        assert made[name].model(allowed(home)).project == name  # type: ignore[comparison-overlap]
+    other = write(tmp_path / "bundle-three", own, weights, prepared(tmp_path), {}, {"name": "three"})
+    with pytest.raises(ArtifactError, match="twin_model:make"):
+        other.model(allowed(home))
+
+
+def test_a_module_of_another_project_is_no_substitute(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    two.mkdir()
+    (one / "only_there.py").write_text(FACTORY)
+    load_object("only_there:make", one)
+    with pytest.raises(UsageError, match="only another project"):
+        load_object("only_there:make", two)
+
+
+def test_a_module_loaded_from_elsewhere_does_not_hide_the_projects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hidden.py").write_text("here = True\n")
+    monkeypatch.setitem(sys.modules, "hidden", ModuleType("hidden"))
+    assert load_object("hidden:here", tmp_path) is True
+
+
+def test_factories_allowed_at_once_are_all_kept(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: allow(tmp_path, "m:f", tmp_path, model=f"m{n}"), range(40)))
+    assert len(json.loads((tmp_path / "factories.json").read_text())) == 40
