@@ -78,7 +78,8 @@ class Watch(_NotInSnapshots, tune.Callback):  # type: ignore[misc]
         if EPOCH not in result:
             return
         number, epoch, metrics = trial.config["number"], result[EPOCH], result[METRICS]
-        self._ledger.epoch(number, epoch, metrics[f"val_{self._metric}"])
+        if not self._ledger.epoch(number, epoch, metrics[f"val_{self._metric}"]):
+            return  # a second try tells the last epoch of the first one again
         self._notify(Event("epoch", {
             "trial": number, "epoch": epoch, "epochs": self._epochs, "metrics": metrics,
             "rows_per_s": metrics.get("rows_per_s"),

@@ -118,11 +118,15 @@ class Ledger:
         self._live[trial.number] = trial
         return trial.number, dict(trial.params)
 
-    def epoch(self, number: int, epoch: int, value: float) -> None:
-        """Take down an epoch's value; one that is no number, or is known already, is left out."""
+    def epoch(self, number: int, epoch: int, value: float) -> bool:
+        """Take down an epoch's value; one that is no number, or is known already, is left out.
+
+        Returns whether the epoch is new.
+        """
         known = self._frozen(number).intermediate_values
         if math.isfinite(value) and epoch not in known:
             self._live[number].report(value, epoch)
+        return epoch not in known
 
     def best(self, number: int) -> float | None:
         return self._pick(self._frozen(number).intermediate_values.values(), default=None)

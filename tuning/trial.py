@@ -14,7 +14,7 @@ import torch
 from ray import tune
 
 from raymill.errors import TrainingError
-from raymill.training.checkpoint import newest_good
+from raymill.training.checkpoint import newest_good, read_progress
 from raymill.training.job import TrainJob
 from raymill.training.loop import fit
 from raymill.training.shard import Shard
@@ -57,12 +57,25 @@ class TrialSession:
     best: float = math.nan
 
     def report(self, metrics: Mapping[str, float]) -> None:
+        self._weigh(metrics)
+        told = {name: float(number) for name, number in metrics.items()}
+        tune.report({EPOCH: int(metrics["epoch"]), METRICS: told, OBJECTIVE: self.best})
+
+    def go_on(self) -> None:
+        """After a try whose process died: weigh the epochs that it kept, and report the last of
+        them, which it may not have come to report."""
+        latest = self.latest_checkpoint()
+        history = read_progress(latest).history if latest is not None else []
+        for metrics in history[:-1]:
+            self._weigh(metrics)
+        for metrics in history[-1:]:
+            self.report(metrics)
+
+    def _weigh(self, metrics: Mapping[str, float]) -> None:
         value = float(metrics[f"val_{self.metric}"])
         better = max if self.maximize else min
         if math.isfinite(value):
             self.best = better(self.best, value) if math.isfinite(self.best) else value
-        told = {name: float(number) for name, number in metrics.items()}
-        tune.report({EPOCH: int(metrics["epoch"]), METRICS: told, OBJECTIVE: self.best})
 
     def latest_checkpoint(self) -> Path | None:
         """Where a trial whose actor died goes on, when it is tried again on the same machine."""
@@ -87,6 +100,7 @@ def trainable(holder: Any, folder: Path | None, cpus: float, gpu: float) -> Trai
         device = torch.device("cuda" if gpu > 0 else "cpu")
         session = TrialSession(job.metric, job.maximize, device, own)
         train, validation = _shards(holder, job.training.seed)
+        session.go_on()
         try:
             fit(job, train, validation, session)
         except TrainingError as error:
