@@ -17,12 +17,17 @@ def trial_gpu(tuning: TuningSpec, training: TrainingSpec, cluster: Resources) ->
     """The GPUs, or the share of one, that a trial holds.
 
     Raises:
-        UsageError: the training requires a GPU and the cluster has none.
+        UsageError: the training requires a GPU and the cluster has none, or it must not use one
+            and `tuning.resources` asks for it.
     """
     has = cluster.get("GPU", 0) > 0
     if training.gpu == "require" and not has:
         raise UsageError("training.gpu is require, but the cluster has no GPU",
                          cure="Set training.gpu to auto, or attach a cluster with GPUs.")
+    if training.gpu == "never" and tuning.resources.gpu:
+        raise UsageError(f"training.gpu is never, but tuning.resources.gpu is "
+                         f"{tuning.resources.gpu:g}",
+                         cure="Leave out tuning.resources.gpu, or set training.gpu to auto.")
     if tuning.resources.gpu is not None:
         return tuning.resources.gpu
     return 1.0 if has and training.gpu != "never" else 0.0

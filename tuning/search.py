@@ -26,7 +26,15 @@ from .bridge import LedgerSearcher, Watch, scheduler, tell_record
 from .capacity import side_by_side, trial_gpu
 from .ledger import Ledger, journal, study_name
 from .records import SearchResult
-from .space import decode, own_values, space_for, to_optuna, with_params
+from .space import (
+    EXECUTION,
+    decode,
+    own_values,
+    space_for,
+    stated_fields,
+    to_optuna,
+    with_params,
+)
 from .spec import TuningSpec
 from .trial import Holder, trainable
 
@@ -56,17 +64,19 @@ def search(
     """Search `tuning.trials` trials in all; the same call again goes on where `out` was left.
 
     Needs Ray to be running, unless `out` already holds every trial. The first trial takes the
-    spec's own values, where they lie in the space.
+    spec's own values, where they lie in the space. What the spec states (a parameter beside
+    `model.family`, a field set in `training`) is left out of a default space.
 
     Raises:
         TrainingError: every trial failed, or the budget ended before any finished an epoch.
-        UsageError: no trial fits the cluster, or another process searches in `out`.
+        UsageError: no trial fits the cluster, another process searches in `out`, or there is
+            nothing to search.
     """
     if tuning.trials == 0:
         raise UsageError("a search needs at least one trial", cure="Set tuning.trials.")
     started = time.monotonic()
     base = make_job(model, training, metric, prepared.transform.schema, project)
-    space = space_for(base.family, tuning.space)
+    space = space_for(base.family, tuning.space, stated_fields(model, training))
     if training.workers > 1:
         note(notify, f"each trial trains on one worker; the winner will on {training.workers}")
 
@@ -80,9 +90,12 @@ def search(
         return made.with_training(workers=1)
 
     identity = study_name(
-        job=base.to_dict(), data=prepared.fingerprint, tuning=tuning.model_dump(
-            mode="json", exclude={"trials", "budget", "resources", "concurrency", "max_failures"}
-        ),
+        job={**base.to_dict(),
+             "training": training.model_dump(mode="json", exclude=set(EXECUTION))},
+        data=prepared.fingerprint,
+        tuning=tuning.model_dump(mode="json", exclude={
+            "trials", "budget", "resources", "concurrency", "max_failures", "space"}),
+        space={path: dimension.model_dump(mode="json") for path, dimension in space.items()},
     )
     with journal(out) as path:
         ledger = Ledger(path, identity, base.maximize, tuning, to_optuna(space),

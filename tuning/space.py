@@ -22,20 +22,45 @@ from .spec import Dimension
 Space = Mapping[str, Dimension]
 
 
-def space_for(family: str, space: Space) -> dict[str, Dimension]:
-    """`space`, or the default one of `family` when it is empty.
+# How a trial runs, not what comes out: no dimension, and no part of what names a study.
+EXECUTION = frozenset({"workers", "max_failures", "cpus_per_worker"})
+_NOT_SEARCHED = {f"training.{field}" for field in EXECUTION | {"gpu"}}
+
+
+def space_for(family: str, space: Space, stated: frozenset[str] = frozenset()) -> dict[str, Dimension]:
+    """`space`, or when it is empty the default one of `family` without the `stated` fields.
 
     Raises:
-        UsageError: `family` is a factory of the user's own, for which no default is known.
+        UsageError: `space` names a field that says how training runs; `family` is a factory of
+            the user's own, for which no default is known; or every field of the default is stated.
     """
     if space:
+        refused = sorted(_NOT_SEARCHED & space.keys())
+        if refused:
+            raise UsageError(f"{refused[0]} can't be searched: it says how training runs, not what "
+                             "comes out", cure=f"Take {refused[0]} out of tuning.space.")
         return dict(space)
     if family not in DEFAULT_SPACES:
         raise UsageError(
             f"no search space is known for the model family {family!r}",
             cure="Name one in tuning.space, or set tuning.trials to 0.",
         )
-    return {path: Dimension(**fields) for path, fields in DEFAULT_SPACES[family].items()}
+    default = {path: Dimension(**fields) for path, fields in DEFAULT_SPACES[family].items()
+               if path not in stated}
+    if not default:
+        raise UsageError(
+            f"nothing left to search: the spec states every field of the default space of {family}",
+            cure="Leave some out, name a tuning.space, or set tuning.trials to 0.",
+        )
+    return default
+
+
+def stated_fields(model: ModelSpec, training: TrainingSpec) -> frozenset[str]:
+    """Dotted paths of the fields that the user wrote, as far as a space may hold them."""
+    return frozenset(
+        [f"model.{field}" for field in model.params]
+        + [f"training.{field}" for field in training.model_fields_set]
+    )
 
 
 def to_optuna(space: Space) -> dict[str, BaseDistribution]:

@@ -6,7 +6,15 @@ from raymill.errors import UsageError
 from raymill.training.params import DEFAULT_SPACES
 from raymill.training.spec import ModelSpec, TrainingSpec
 from raymill.tuning.capacity import side_by_side, trial_gpu
-from raymill.tuning.space import decode, encode, own_values, space_for, to_optuna, with_params
+from raymill.tuning.space import (
+    decode,
+    encode,
+    own_values,
+    space_for,
+    stated_fields,
+    to_optuna,
+    with_params,
+)
 from raymill.tuning.spec import Dimension, TrialResources, TuningSpec
 
 
@@ -46,6 +54,29 @@ def test_a_factory_of_one_s_own_needs_a_space() -> None:
         space_for("own:build", {})
 
 
+@pytest.mark.parametrize("field", ["workers", "max_failures", "cpus_per_worker", "gpu"])
+def test_how_training_runs_is_not_searched(field: str) -> None:
+    space = {f"training.{field}": Dimension(choice=[1, 2])}
+    with pytest.raises(UsageError, match=rf"training\.{field} can't be searched"):
+        space_for("mlp", space)
+
+
+def test_what_the_spec_states_is_left_out_of_a_default_space_only() -> None:
+    model = ModelSpec.model_validate({"family": "mlp", "width": 64})
+    stated = stated_fields(model, TrainingSpec(lr=2e-3, epochs=3))
+    space = space_for("mlp", {}, stated)
+    assert space.keys() == DEFAULT_SPACES["mlp"].keys() - {"model.width", "training.lr"}
+    own = {"training.lr": Dimension(low=0.1, high=1.0)}
+    assert space_for("mlp", own, stated) == own
+    assert stated_fields(ModelSpec(), TrainingSpec()) == frozenset()
+
+
+def test_a_spec_that_states_all_leaves_nothing_to_search() -> None:
+    stated = stated_fields(ModelSpec(family="linear"), TrainingSpec(lr=1e-2, weight_decay=0.0))
+    with pytest.raises(UsageError, match=r"nothing left to search.*tuning\.space"):
+        space_for("linear", {}, stated)
+
+
 def test_drawn_values_replace_fields_of_the_specs() -> None:
     model, training = with_params(
         ModelSpec(family="mlp", dropout=0.3), TrainingSpec(epochs=7),
@@ -73,5 +104,7 @@ def test_a_trial_takes_a_gpu_where_there_is_one() -> None:
     assert trial_gpu(TuningSpec(), training, {"GPU": 2.0}) == 1
     assert trial_gpu(TuningSpec(), training, {}) == 0
     assert trial_gpu(TuningSpec(), TrainingSpec(gpu="never"), {"GPU": 2.0}) == 0
+    with pytest.raises(UsageError, match=r"gpu is never.*resources\.gpu is 1"):
+        trial_gpu(TuningSpec(resources=TrialResources(gpu=1)), TrainingSpec(gpu="never"), {})
     with pytest.raises(UsageError, match="has no GPU"):
         trial_gpu(TuningSpec(), TrainingSpec(gpu="require"), {})
