@@ -87,7 +87,7 @@ def test_all_problems_of_a_spec_come_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("arguments", "said"), [
     (["check", "none.yaml"], "must exist"),
     (["check", "spec.yaml", "--set", "training.lr"], "--set takes"),
-    (["check", "spec.yaml", "--set", "training.rl=1"], "did you mean"),
+    (["check", "spec.yaml", "--set", "training.rl=1"], "unknown key 'training.rl'"),
     (["frob"], "invalid choice"),
     (["init", "../x y", "--data", "rows.csv", "--target", "y"], "name"),
     (["serve", "nobody", "--detach"], "nobody"),
@@ -107,8 +107,8 @@ BAD_DATA: dict[str, tuple[str | bytes, str, str]] = {
     "an empty file": ("", "rows.csv", "empty"),
     "a ragged row": (ROWS + "1,2\n", "rows.csv row 61", "3"),
     "not utf-8": (ROWS.encode() + b"1,\xff\xfe,no\n", "rows.csv", "UTF-8"),
-    "no target": (ROWS.replace("a,b,y", "a,b,z", 1), "rows.csv", "y"),
-    "one class only": (ROWS.replace("yes", "no"), "y", "class"),
+    "no target": (ROWS.replace("a,b,y", "a,b,z", 1), "data.target", "The columns are 'a', 'b'"),
+    "one class only": (ROWS.replace("yes", "no"), "'y'", "two different values"),
 }
 
 
