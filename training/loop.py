@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -166,13 +167,17 @@ class Trainer:
             return batch
         return {name: t.pin_memory().to(device, non_blocking=True) for name, t in batch.items()}
 
-    def train_epoch(self) -> float:
-        """One pass over all ranks' rows; the mean loss of a row."""
+    def begin_epoch(self) -> Iterator[Batch]:
+        """This rank's batches of the epoch, not yet on its device; the model is put to train."""
         rank, epoch = self.session.rank, self.progress.epoch
         # Dropout depends on nothing but this, so that a resumed run draws the same.
         torch.manual_seed((self.job.training.seed * 4099 + rank) * 1_000_003 + epoch)
         self.wrapped.train()
-        batches = self.train.batches(epoch, self.batch_rows[rank])
+        return self.train.batches(epoch, self.batch_rows[rank])
+
+    def train_epoch(self) -> float:
+        """One pass over all ranks' rows; the mean loss of a row."""
+        batches = self.begin_epoch()
         total = torch.zeros((), dtype=torch.float64, device=self.session.device)
         looks = 1 if self.session.device.type == "cpu" else CHECK_EVERY
         for step in range(self.steps):
@@ -192,32 +197,38 @@ class Trainer:
         The loss is scaled by the rows of all ranks, so that uneven shards weigh each row alike. A
         rank that has run out of rows takes part with one row of weight zero.
         """
-        training = self.job.training
         idle = batch is None
         if idle:
             self.wrapped.eval()  # the row must not touch batch statistics
             batch = self.to_device({name: t[:1] for name, t in self.train.tensors.items()})
         assert batch is not None
         rows = step_rows(step, self.counts, self.batch_rows)
-        rate = learning_rate(training, self.progress.step, self.steps * training.epochs)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         device = self.session.device.type
         with torch.autocast(device, dtype=torch.bfloat16, enabled=self.autocast):
             output = self.wrapped(batch)
-        losses = row_losses(output, batch[TARGET], self.job.schema)
-        if self.weights is not None:
-            losses = losses * self.weights[batch[TARGET]]
-        summed = losses.sum() * (0.0 if idle else 1.0)
-        (summed * (self.session.world_size / rows)).backward()
-        if training.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), training.clip_norm)
-        self.optimizer.step()
-        self.progress.step += 1
+        summed = self.weighted(output, batch[TARGET]).sum() * (0.0 if idle else 1.0)
+        self.descend(summed * (self.session.world_size / rows))
         if idle:
             self.wrapped.train()
         return summed.detach().double()
+
+    def weighted(self, output: Tensor, target: Tensor) -> Tensor:
+        """The loss `[B]` of each row, times its class's weight."""
+        losses = row_losses(output, target, self.job.schema)
+        return losses if self.weights is None else losses * self.weights[target]
+
+    def descend(self, loss: Tensor) -> None:
+        """Backward, and an optimizer step at the schedule's learning rate."""
+        training = self.job.training
+        loss.backward()
+        if training.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), training.clip_norm)
+        rate = learning_rate(training, self.progress.step, self.steps * training.epochs)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.progress.step += 1
 
     def _not_finite(self, step: int) -> None:
         bad = [n for n, p in self.model.named_parameters() if not bool(torch.isfinite(p).all())]
@@ -305,9 +316,14 @@ class Trainer:
 class LoopContext:
     """What a training loop of the user's own gets, as `loop(context)`.
 
-    `context.batches()` gives this worker's batches of the current epoch on its device; train
-    `context.model` on them as you like, then call `context.finish_epoch(train_loss=...)`, which
-    evaluates, checkpoints and reports, until `context.done`.
+    `context.batches()` gives this worker's batches of the current epoch on its device. Take the
+    model's output under `context.autocast()`, any mean loss of a row, and give it to
+    `context.step(loss)`; then call `context.finish_epoch(train_loss=...)`, which evaluates,
+    checkpoints and reports, until `context.done`.
+
+    The spec's `precision` is what `autocast` does; `clip_norm`, `schedule` and `warmup` are what
+    `step` does, and `class_weights` what `row_losses` does. A loop that goes without one of them
+    goes without what the spec says there.
     """
 
     _trainer: Trainer
@@ -344,17 +360,33 @@ class LoopContext:
         return self._trainer.done
 
     def batches(self) -> Iterator[Batch]:
-        """This worker's shuffled batches of the current epoch; the same number on every worker
-        only when the shards are even."""
+        """This worker's shuffled batches of the current epoch, the same number on every worker:
+        one that runs out of rows before the others gets its first row again."""
         trainer = self._trainer
-        trainer.wrapped.train()
-        rows = trainer.batch_rows[trainer.session.rank]
-        for batch in trainer.train.batches(trainer.progress.epoch, rows):
+        batches = trainer.begin_epoch()
+        for _ in range(trainer.steps):
+            batch = next(batches, None)
+            if batch is None:
+                batch = {name: t[:1] for name, t in trainer.train.tensors.items()}
             yield trainer.to_device(batch)
 
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Where the model runs in the spec's `precision`."""
+        trainer = self._trainer
+        return torch.autocast(trainer.session.device.type, dtype=torch.bfloat16,
+                              enabled=trainer.autocast)
+
     def row_losses(self, output: Tensor, target: Tensor) -> Tensor:
-        """The task's loss `[B]` of each row."""
-        return row_losses(output, target, self._trainer.job.schema)
+        """The task's loss `[B]` of each row, times its class's weight."""
+        return self._trainer.weighted(output, target)
+
+    def step(self, loss: Tensor) -> None:
+        """Backward from this worker's mean loss, and one optimizer step, as the spec says.
+
+        One step a batch: the schedule counts them.
+        """
+        self._trainer.optimizer.zero_grad(set_to_none=True)
+        self._trainer.descend(loss)
 
     def evaluate(self) -> dict[str, float]:
         """The metrics on all validation rows."""

@@ -35,16 +35,17 @@ def build(schema: InputSchema, width: int = 64, dropout: float = 0.1) -> nn.Modu
 def loop(context: LoopContext) -> None:
     """Trains on rows with a little noise on the numbers; what `training.loop` calls.
 
-    Everything else stays raymill's: shards, validation, checkpoints, early stopping, resuming.
+    Everything else stays raymill's: shards, schedule, validation, checkpoints, early stopping,
+    resuming.
     """
     while not context.done:
         total, rows = 0.0, 0
         for batch in context.batches():
             noisy = batch | {"numeric": batch["numeric"] + 0.05 * torch.randn_like(batch["numeric"])}
-            loss = context.row_losses(context.model(noisy), batch["target"]).mean()
-            context.optimizer.zero_grad()
-            loss.backward()
-            context.optimizer.step()
+            with context.autocast():
+                output = context.model(noisy)
+            loss = context.row_losses(output, batch["target"]).mean()
+            context.step(loss)  # backward, clipping, the schedule's learning rate, optimizer
             total += loss.item() * len(batch["target"])
             rows += len(batch["target"])
         context.finish_epoch(train_loss=total / rows)

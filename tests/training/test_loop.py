@@ -147,6 +147,24 @@ def test_a_loop_of_ones_own_runs_through_the_context(tmp_path: Path) -> None:
     assert result.best["val_roc_auc"] > 0.9
 
 
+def test_a_loop_of_context_steps_does_what_the_spec_says(tmp_path: Path) -> None:
+    (tmp_path / "plain_loop.py").write_text(
+        "def loop(context):\n"
+        "    while not context.done:\n"
+        "        for batch in context.batches():\n"
+        "            with context.autocast():\n"
+        "                out = context.model(batch)\n"
+        "            context.step(context.row_losses(out, batch['target']).mean())\n"
+        "        context.finish_epoch()\n"
+    )
+    spec: dict[str, Any] = {"class_weights": "balanced", "clip_norm": 0.1, "precision": "bf16"}
+    own = job(loop="plain_loop:loop", project=str(tmp_path), **spec)
+    one, other = (fit(j, *shards(), InlineSession()) for j in (own, job(**spec)))
+    for name in one.weights:
+        assert torch.allclose(one.weights[name], other.weights[name], atol=1e-4), name
+    assert [r["lr"] for r in one.history] == [r["lr"] for r in other.history]
+
+
 def test_a_loop_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="missing_loop"):
         fit(job(loop="missing_loop:fn", project=str(tmp_path)), *shards(), InlineSession())
