@@ -123,10 +123,10 @@ class Ledger:
 
         Returns whether the epoch is new.
         """
-        known = self._frozen(number).intermediate_values
-        if math.isfinite(value) and epoch not in known:
+        new = epoch not in self._frozen(number).intermediate_values
+        if new and math.isfinite(value):
             self._live[number].report(value, epoch)
-        return epoch not in known
+        return new
 
     def best(self, number: int) -> float | None:
         return self._pick(self._frozen(number).intermediate_values.values(), default=None)

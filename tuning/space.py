@@ -27,7 +27,9 @@ EXECUTION = frozenset({"workers", "max_failures", "cpus_per_worker"})
 _NOT_SEARCHED = {f"training.{field}" for field in EXECUTION | {"gpu"}}
 
 
-def space_for(family: str, space: Space, stated: frozenset[str] = frozenset()) -> dict[str, Dimension]:
+def space_for(
+    family: str, space: Space, stated: frozenset[str] = frozenset()
+) -> dict[str, Dimension]:
     """`space`, or when it is empty the default one of `family` without the `stated` fields.
 
     Raises:

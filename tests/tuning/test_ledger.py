@@ -72,6 +72,12 @@ def test_the_value_is_the_best_epoch_s(tmp_path: Path) -> None:
     assert ledger.study.best_value == 0.9
 
 
+def test_an_epoch_is_new_once(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path / "j")
+    number, _ = ledger.ask()
+    assert [ledger.epoch(number, epoch, 0.5) for epoch in (1, 1, 2)] == [True, False, True]
+
+
 def test_trials_that_all_failed_are_run_again(tmp_path: Path) -> None:
     ledger = open_ledger(tmp_path / "j", trials=2)
     for _ in range(2):
