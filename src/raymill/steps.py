@@ -23,19 +23,19 @@ from raymill.training.checkpoint import load_weights
 from raymill.training.distributed import train as train_distributed
 from raymill.training.factories import allow, allowed
 from raymill.training.job import make_job
+from raymill.training.loop import EXECUTION
 from raymill.training.objective import DEFAULT_METRIC
 from raymill.training.params import is_factory
 from raymill.training.predictor import Predictor
 from raymill.training.spec import ModelSpec, TrainingSpec
 from raymill.tuning.importance import importances
 from raymill.tuning.search import search as search_space
+from raymill.tuning.space import stated_fields
 
 from .project import check_task, code_digest
 from .results import SearchOutcome, TrainOutcome
 from .stages import key_of
 from .workspace import Work
-
-EXECUTION = {"max_failures", "cpus_per_worker"}  # how a model is trained, not what comes out
 
 
 def prepare_data(work: Work) -> Prepared:
@@ -78,8 +78,9 @@ def search(work: Work, data: Prepared) -> SearchOutcome:
     inputs = {
         **_inputs(work, data),
         "model": spec.model.model_dump(mode="json"),
-        "training": spec.training.model_dump(mode="json", exclude=EXECUTION | {"workers"}),
+        "training": spec.training.model_dump(mode="json", exclude={*EXECUTION, "workers"}),
         "tuning": spec.tuning.model_dump(mode="json", exclude=free),
+        "stated": sorted(stated_fields(spec.model, spec.training)),
     }
 
     def build(folder: Path) -> dict[str, Any]:
@@ -112,7 +113,7 @@ def train(work: Work, data: Prepared, found: SearchOutcome) -> TrainOutcome:
         training = TrainingSpec.model_validate({**found.training, **kept})
     job = make_job(model, training, metric_of(work, data), data.transform.schema, work.project)
     if is_factory(spec.model.family):
-        allow(work.home.path, spec.model.family, work.base)
+        allow(work.home.path, spec.model.family, work.base, model=spec.name)
 
     def build(folder: Path) -> dict[str, Any]:
         began = time.monotonic()

@@ -25,7 +25,7 @@ def check_verb(options: argparse.Namespace) -> None:
     base = Path(options.spec).resolve().parent
     problems = check_code(spec, base)
     with shown() as notify, ray_session(spec.cluster, base, notify):
-        problems += check(spec.data, base, notify)
+        problems += check(spec.data, base, notify, spec.objective.positive)
     if not problems and spec.data.contract is not None:
         problems += check_task(spec, Contract.read(base / spec.data.contract))
     if problems:
