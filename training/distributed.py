@@ -21,7 +21,8 @@ from raymill.events import Event, Notify, ignore
 
 from .checkpoint import newest_good
 from .job import TrainJob
-from .loop import FitResult, as_dict, fit, from_dict
+from .loop import fit
+from .result import FitResult, as_dict, from_dict
 from .session import pick_device
 from .shard import Shard
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +12,8 @@ from raymill.errors import Problem, SpecError
 
 from .objective import DEFAULT_METRIC, METRICS
 from .spec import ModelSpec, TrainingSpec
+
+EXECUTION = {"max_failures", "cpus_per_worker"}  # a run goes on when they change
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,16 @@ class TrainJob:
     def with_training(self, **changes: Any) -> TrainJob:
         """The same job with other training values."""
         return replace(self, training=self.training.model_copy(update=changes))
+
+    def said(self) -> dict[str, Any]:
+        """What decides the weights: all but where the project lies and how execution goes."""
+        training = self.training.model_dump(mode="json", exclude=EXECUTION)
+        return {**self.to_dict(), "training": training, "project": None}
+
+    def identity(self, rows: int) -> str:
+        """Names the run of this job on `rows` training rows: a checkpoint of another is not its."""
+        facts = {**self.said(), "rows": rows}
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -13,7 +13,7 @@ from raymill.data.contract import conform
 from raymill.errors import DataError, Problem
 
 from .bundle import Bundle, Factories
-from .optim import scores_of
+from .losses import scores_of
 from .shard import as_tensor
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from raymill.data.schema import InputSchema
 
-from .optim import row_losses
+from .losses import row_losses
 
 TABLE = InputSchema(("age", "income"), (("job", 6), ("city", 9)), None, "binary", ("no", "yes"))
 NUMBERS = InputSchema(("a", "b", "c"), (), None, "regression", None)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from raymill.data.schema import InputSchema
-from raymill.training.loop import LoopContext
+from raymill.training.context import LoopContext
 
 
 class GatedNet(nn.Module):

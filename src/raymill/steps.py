@@ -22,8 +22,7 @@ from raymill.training.bundle import write as write_bundle
 from raymill.training.checkpoint import load_weights
 from raymill.training.distributed import train as train_distributed
 from raymill.training.factories import allow, allowed
-from raymill.training.job import make_job
-from raymill.training.loop import EXECUTION
+from raymill.training.job import EXECUTION, make_job
 from raymill.training.objective import DEFAULT_METRIC
 from raymill.training.params import is_factory
 from raymill.training.predictor import Predictor
@@ -132,9 +131,7 @@ def train(work: Work, data: Prepared, found: SearchOutcome) -> TrainOutcome:
                 "params": job.params, "metrics": fitted.best, "history": fitted.history,
                 "seconds": time.monotonic() - began}
 
-    said = job.to_dict()
-    said["training"] = {k: v for k, v in said["training"].items() if k not in EXECUTION}
-    inputs = {**_inputs(work, data), "job": {**said, "project": None},
+    inputs = {**_inputs(work, data), "job": job.said(),
               "threshold": spec.objective.threshold.model_dump(mode="json")}
     folder, result = work.stages.run(
         "train", inputs, build, metric=job.metric, good=_whole,

@@ -17,7 +17,7 @@ from raymill.data.schema import InputSchema
 from raymill.errors import ArtifactError, DataError, UsageError
 from raymill.training.bundle import Bundle, write
 from raymill.training.factories import allow, allowed, load_object
-from raymill.training.loop import build_model
+from raymill.training.model import build_model
 from raymill.training.predictor import Predictor
 
 from .samples import BINARY, CLASSES, VALUES, job, prepared

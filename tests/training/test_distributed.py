@@ -15,10 +15,10 @@ from ray.data.block import BlockAccessor
 
 from raymill.errors import TrainingError
 from raymill.events import Event
+from raymill.training.batching import batch_rows
 from raymill.training.checkpoint import load_weights, of_epoch
 from raymill.training.distributed import _shards, train
 from raymill.training.loop import fit
-from raymill.training.optim import batch_rows
 from raymill.training.session import InlineSession
 from raymill.training.shard import Shard
 

@@ -11,9 +11,12 @@ import torch
 from raymill.data.schema import InputSchema
 from raymill.errors import SpecError, TrainingError, UsageError
 from raymill.events import Event
+from raymill.training.balance import class_weights
+from raymill.training.batching import batch_rows
 from raymill.training.checkpoint import load_weights, of_epoch
-from raymill.training.loop import FitResult, fit
-from raymill.training.optim import batch_rows, class_weights, learning_rate
+from raymill.training.loop import fit
+from raymill.training.result import FitResult
+from raymill.training.schedules import learning_rate
 from raymill.training.session import InlineSession, StopTraining
 from raymill.training.shard import Shard
 from raymill.training.spec import TrainingSpec

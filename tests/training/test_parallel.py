@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
+from raymill.training.batching import batch_rows
 from raymill.training.checkpoint import load_weights, of_epoch
 from raymill.training.distributed import _last_line
 from raymill.training.loop import fit
-from raymill.training.optim import batch_rows
 from raymill.training.session import InlineSession
 from raymill.training.shard import Batch, Shard
 

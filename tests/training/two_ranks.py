@@ -12,7 +12,8 @@ import torch.distributed as dist
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from raymill.errors import TrainingError
-from raymill.training.loop import as_dict, fit
+from raymill.training.loop import fit
+from raymill.training.result import as_dict
 from raymill.training.session import InlineSession
 from raymill.training.shard import Shard
 from tests.training.samples import block, job

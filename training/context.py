@@ -1,0 +1,100 @@
+"""What a training loop of the user's own gets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from .job import TrainJob
+from .session import Session
+from .shard import Batch, Shard
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
+
+@dataclass(frozen=True)
+class LoopContext:
+    """What a training loop of the user's own gets, as `loop(context)`.
+
+    `context.batches()` gives this worker's batches of the current epoch on its device. Take the
+    model's output under `context.autocast()`, any mean loss of a row, and give it to
+    `context.step(loss)`; then call `context.finish_epoch(train_loss=...)`, which evaluates,
+    checkpoints and reports, until `context.done`.
+
+    The spec's `precision` is what `autocast` does; `clip_norm`, `schedule` and `warmup` are what
+    `step` does, and `class_weights` what `row_losses` does. A loop that goes without one of them
+    goes without what the spec says there.
+    """
+
+    _trainer: Trainer
+
+    @property
+    def model(self) -> nn.Module:
+        """The model, wrapped for data parallelism when there are several workers."""
+        return self._trainer.wrapped
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The spec's optimizer; its state is in the checkpoints."""
+        return self._trainer.optimizer
+
+    @property
+    def job(self) -> TrainJob:
+        return self._trainer.job
+
+    @property
+    def session(self) -> Session:
+        return self._trainer.session
+
+    @property
+    def train(self) -> Shard:
+        return self._trainer.train
+
+    @property
+    def validation(self) -> Shard:
+        return self._trainer.validation
+
+    @property
+    def done(self) -> bool:
+        """Whether the epochs or the patience ran out."""
+        return self._trainer.done
+
+    def batches(self) -> Iterator[Batch]:
+        """This worker's shuffled batches of the current epoch, the same number on every worker:
+        one that runs out of rows before the others gets its first row again."""
+        trainer = self._trainer
+        batches = trainer.begin_epoch()
+        for _ in range(trainer.steps):
+            batch = next(batches, None)
+            if batch is None:
+                batch = trainer.first_row()
+            yield trainer.to_device(batch)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Where the model runs in the spec's `precision`."""
+        return self._trainer.stepper.precision()
+
+    def row_losses(self, output: Tensor, target: Tensor) -> Tensor:
+        """The task's loss `[B]` of each row, times its class's weight."""
+        return self._trainer.stepper.weighted(output, target)
+
+    def step(self, loss: Tensor) -> None:
+        """Backward from this worker's mean loss, and one optimizer step, as the spec says.
+
+        One step a batch: the schedule counts them.
+        """
+        self._trainer.own_step(loss)
+
+    def evaluate(self) -> dict[str, float]:
+        """The metrics on all validation rows."""
+        return self._trainer.evaluate()
+
+    def finish_epoch(self, **metrics: float) -> dict[str, float]:
+        """End an epoch: evaluate, checkpoint, report; the epoch's metrics."""
+        return self._trainer.finish_epoch(metrics)

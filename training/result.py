@@ -1,0 +1,41 @@
+"""What a training run came to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a training run came to.
+
+    Attributes:
+        best: the metrics of the best epoch. history: those of every epoch.
+        checkpoint: of the best epoch; None where the session keeps none.
+        weights: of the best epoch, where the session keeps no checkpoints.
+    """
+
+    best: dict[str, float]
+    best_epoch: int
+    epochs: int
+    history: list[dict[str, float]]
+    checkpoint: Path | None
+    weights: dict[str, Tensor] = field(default_factory=dict, repr=False)
+
+
+def as_dict(result: FitResult) -> dict[str, Any]:
+    """`result` as JSON-serialisable data, without the weights."""
+    checkpoint = str(result.checkpoint) if result.checkpoint else None
+    return {"best": result.best, "best_epoch": result.best_epoch, "epochs": result.epochs,
+            "history": result.history, "checkpoint": checkpoint}
+
+
+def from_dict(state: Mapping[str, Any]) -> FitResult:
+    """What `as_dict` gave."""
+    path = state["checkpoint"]
+    return FitResult(**{**state, "checkpoint": Path(path) if path else None})
