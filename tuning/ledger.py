@@ -7,13 +7,20 @@ import hashlib
 import json
 import math
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -21,7 +28,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from raymill.errors import UsageError
 
+from .fields import Space
 from .records import State, TrialRecord
+from .space import draw
 from .spec import TuningSpec
 
 JOURNAL = "study.journal"
@@ -71,13 +80,13 @@ class Ledger:
 
     def __init__(
         self, path: Path, name: str, maximize: bool, tuning: TuningSpec,
-        distributions: Mapping[str, BaseDistribution], first: Mapping[str, Any],
+        space: Space, first: Mapping[str, Any],
     ) -> None:
         self._storage = JournalStorage(JournalFileBackend(str(path)))
         self.study = _open_study(self._storage, name, maximize)
         self._pick = max if maximize else min
         self._tuning = tuning
-        self._distributions = dict(distributions)
+        self._space = space
         self._live: dict[int, optuna.Trial] = {}
         self._requeue_cut_off()
         self._before = self._forgotten = frozenset[int]()
@@ -114,9 +123,9 @@ class Ledger:
     def ask(self) -> tuple[int, dict[str, Any]]:
         """A new trial's number and drawn parameters."""
         self.study.sampler = self._sampler(len(self._counted()) + len(self._live))
-        trial = self.study.ask(self._distributions)
+        trial = self.study.ask()
         self._live[trial.number] = trial
-        return trial.number, dict(trial.params)
+        return trial.number, draw(self._space, partial(_suggest, trial))
 
     def epoch(self, number: int, epoch: int, value: float) -> bool:
         """Take down an epoch's value; one that is no number, or is known already, is left out.
@@ -200,7 +209,9 @@ class Ledger:
             return RandomSampler(seed=seed)
         # A short search would otherwise be all random start.
         startup = max(4, min(10, self._tuning.trials // 4))
-        return TPESampler(seed=seed, multivariate=True, n_startup_trials=startup)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=startup)
 
     def _record(self, trial: FrozenTrial) -> TrialRecord:
         values = {int(step): float(value) for step, value in trial.intermediate_values.items()}
@@ -214,6 +225,15 @@ class Ledger:
             seconds=trial.duration.total_seconds() if trial.duration else 0.0,
             cause=str(trial.user_attrs.get("cause", "")),
         )
+
+
+def _suggest(trial: optuna.Trial, name: str, given: BaseDistribution) -> Any:
+    if isinstance(given, CategoricalDistribution):
+        return trial.suggest_categorical(name, given.choices)
+    if isinstance(given, IntDistribution):
+        return trial.suggest_int(name, given.low, given.high, step=given.step, log=given.log)
+    assert isinstance(given, FloatDistribution)
+    return trial.suggest_float(name, given.low, given.high, step=given.step, log=given.log)
 
 
 def _open_study(storage: JournalStorage, name: str, maximize: bool) -> optuna.Study:

@@ -24,17 +24,10 @@ from raymill.training.spec import ModelSpec, TrainingSpec
 
 from .bridge import LedgerSearcher, Watch, scheduler, tell_record
 from .capacity import side_by_side, trial_gpu
+from .fields import EXECUTION
 from .ledger import Ledger, journal, study_name
 from .records import SearchResult
-from .space import (
-    EXECUTION,
-    decode,
-    own_values,
-    space_for,
-    stated_fields,
-    to_optuna,
-    with_params,
-)
+from .space import decode, own_values, space_for, stated_fields, with_params
 from .spec import TuningSpec
 from .trial import Holder, trainable
 
@@ -98,7 +91,7 @@ def search(
         space={path: dimension.model_dump(mode="json") for path, dimension in space.items()},
     )
     with journal(out) as path:
-        ledger = Ledger(path, identity, base.maximize, tuning, to_optuna(space),
+        ledger = Ledger(path, identity, base.maximize, tuning, space,
                         own_values(model, training, base.family, space))
         if ledger.resumed:
             note(notify, f"{ledger.resumed} of {tuning.trials} trials were finished before")

@@ -1,9 +1,12 @@
-"""The search space: the spec's dimensions as Optuna's, and drawn values put back into the specs."""
+"""The search space: the spec's dimensions as Optuna's, and drawn values put back into the specs.
+
+A field in the branch of an option is known to Optuna as `option/field`: the same field may stand in
+the branches of several options with ranges of its own. Everywhere else a value goes by its field.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from optuna.distributions import (
@@ -14,17 +17,12 @@ from optuna.distributions import (
 )
 
 from raymill.errors import UsageError
+from raymill.specs import PlacedError
 from raymill.training.params import DEFAULT_SPACES
 from raymill.training.spec import ModelSpec, TrainingSpec
 
-from .spec import Dimension
-
-Space = Mapping[str, Dimension]
-
-
-# How a trial runs, not what comes out: no dimension, and no part of what names a study.
-EXECUTION = frozenset({"workers", "max_failures", "cpus_per_worker"})
-_NOT_SEARCHED = {f"training.{field}" for field in EXECUTION | {"gpu"}}
+from .fields import FAMILY, Space, check_space, takes_fractions
+from .spec import Dimension, label
 
 
 def space_for(
@@ -32,29 +30,60 @@ def space_for(
 ) -> dict[str, Dimension]:
     """`space`, or when it is empty the default one of `family` without the `stated` fields.
 
+    Families in a plain list bring their default spaces along, without what is searched beside.
+
     Raises:
-        UsageError: `space` names a field that says how training runs; `family` is a factory of
-            the user's own, for which no default is known; or every field of the default is stated.
+        UsageError: `space` names a field that can't be searched or a value that its field refuses;
+            `family` is a factory of the user's own, for which no default is known; or every field
+            of the default is stated.
     """
-    if space:
-        refused = sorted(_NOT_SEARCHED & space.keys())
-        if refused:
-            raise UsageError(f"{refused[0]} can't be searched: it says how training runs, not what "
-                             "comes out", cure=f"Take {refused[0]} out of tuning.space.")
-        return dict(space)
+    if not space:
+        return _typed(_default(family, stated), family)
+    chosen = dict(space)
+    if FAMILY in chosen and not chosen[FAMILY].branches:
+        options = chosen[FAMILY].options
+        branches = {option: _known_default(option, stated | space.keys()) for option in options}
+        chosen[FAMILY] = Dimension(choice=branches)
+    try:
+        check_space(chosen, family)
+    except PlacedError as error:
+        raise UsageError(f"{'.'.join(error.place)}: {error}", cure="Mend tuning.space.") from None
+    return _typed(chosen, family)
+
+
+def _default(family: str, stated: frozenset[str]) -> dict[str, Dimension]:
     if family not in DEFAULT_SPACES:
         raise UsageError(
             f"no search space is known for the model family {family!r}",
             cure="Name one in tuning.space, or set tuning.trials to 0.",
         )
-    default = {path: Dimension(**fields) for path, fields in DEFAULT_SPACES[family].items()
-               if path not in stated}
+    default = _known_default(family, stated)
     if not default:
         raise UsageError(
             f"nothing left to search: the spec states every field of the default space of {family}",
             cure="Leave some out, name a tuning.space, or set tuning.trials to 0.",
         )
     return default
+
+
+def _known_default(family: str, stated: frozenset[str]) -> dict[str, Dimension]:
+    return {path: Dimension(**fields) for path, fields in DEFAULT_SPACES.get(family, {}).items()
+            if path not in stated}
+
+
+def _typed(space: Space, family: str) -> dict[str, Dimension]:
+    """Whole bounds of a field that takes fractions are bounds of fractions."""
+    typed = {}
+    for path, dimension in space.items():
+        changes: dict[str, Any] = {}
+        if dimension.integer and takes_fractions(path, family):
+            changes = {"low": float(dimension.low or 0), "high": float(dimension.high or 0)}
+        if dimension.branches:
+            changes = {"choice": {
+                option: _typed(below, option if path == FAMILY else family)
+                for option, below in dimension.branches.items()}}
+        typed[path] = dimension.model_copy(update=changes)
+    return typed
 
 
 def stated_fields(model: ModelSpec, training: TrainingSpec) -> frozenset[str]:
@@ -65,29 +94,74 @@ def stated_fields(model: ModelSpec, training: TrainingSpec) -> frozenset[str]:
     )
 
 
+class Left:
+    """Says that a dimension has no value."""
+
+
+def flat(space: Space, prefix: str = "") -> Iterator[tuple[str, str, Dimension]]:
+    """Every dimension of every branch: its name for Optuna, its field, itself."""
+    for path, dimension in space.items():
+        yield prefix + path, path, dimension
+        for option, below in dimension.branches.items():
+            yield from flat(below, f"{prefix}{option}/")
+
+
+def active(
+    space: Space, choose: Callable[[str, str, Dimension], Any], prefix: str = ""
+) -> Iterator[tuple[str, str, Any]]:
+    """Go down the branches that `choose(name, field, dimension)` takes.
+
+    Yields each name, field and chosen label; one chosen as `Left` is left out, as is what is below.
+    """
+    for path, dimension in space.items():
+        chosen = choose(prefix + path, path, dimension)
+        if chosen is Left:
+            continue
+        yield prefix + path, path, chosen
+        option, below = dimension.branch(chosen)
+        yield from active(below, choose, f"{prefix}{option}/")
+
+
 def to_optuna(space: Space) -> dict[str, BaseDistribution]:
-    return {path: _distribution(dimension) for path, dimension in space.items()}
+    """Every dimension's distribution, by its name for Optuna."""
+    return {name: _distribution(dimension) for name, _, dimension in flat(space)}
+
+
+def draw(space: Space, suggest: Callable[[str, BaseDistribution], Any]) -> dict[str, Any]:
+    """Ask for each dimension of the branches drawn: define-by-run, in the order of the space."""
+    def choose(name: str, path: str, dimension: Dimension) -> Any:
+        return suggest(name, _distribution(dimension))
+
+    return {name: chosen for name, _, chosen in active(space, choose)}
 
 
 def decode(space: Space, drawn: Mapping[str, Any]) -> dict[str, Any]:
-    """Optuna's values as the spec's: a choice that is no scalar is drawn by its JSON text."""
-    return {path: _decoded(space[path], value) for path, value in drawn.items()}
+    """Optuna's values as the spec's, by field: a choice that is no scalar is drawn by its text."""
+    return {path: _decoded(dimension, drawn[name])
+            for name, path, dimension in flat(space) if name in drawn}
 
 
 def encode(space: Space, params: Mapping[str, Any]) -> dict[str, Any]:
     """The inverse of `decode`, for the values that lie in the space; others are left out."""
-    labels = {path: _label(params[path]) for path in space if path in params}
-    return {path: label for path, label in labels.items() if _contains(space[path], label)}
+    def choose(name: str, path: str, dimension: Dimension) -> Any:
+        if path not in params or not _contains(dimension, label(params[path])):
+            return Left
+        return label(params[path])
+
+    return {name: chosen for name, _, chosen in active(space, choose)}
 
 
 def own_values(model: ModelSpec, training: TrainingSpec, family: str, space: Space) -> dict[str, Any]:
     """What the specs say of the searched fields, where that lies in the space."""
-    parts = {"model": model.resolved(family), "training": training.model_dump()}
+    parts = {"model": {"family": family, **model.resolved(family)},
+             "training": training.model_dump()}
     said = {}
-    for path in space:
-        room, _, field = path.partition(".")
-        if field in parts[room]:
-            said[path] = parts[room][field]
+    for _, path, _ in flat(space):
+        value: Any = parts
+        for key in path.split("."):
+            value = value.get(key, Left) if isinstance(value, dict) else Left
+        if value is not Left:
+            said[path] = value
     return encode(space, said)
 
 
@@ -96,16 +170,23 @@ def with_params(
 ) -> tuple[ModelSpec, TrainingSpec]:
     """The specs with the fields that `params` names by dotted path (`model.width`) replaced.
 
+    Another family than the spec's starts from that family's own defaults.
+
     Raises:
         pydantic.ValidationError: a value that its field refuses.
     """
-    fields: dict[str, dict[str, Any]] = {
+    fields: dict[str, Any] = {
         "model": model.model_dump(),
         "training": training.model_dump(),
     }
+    if params.get(FAMILY, model.family) != model.family:
+        fields["model"] = {}
     for path, value in params.items():
-        room, _, field = path.partition(".")
-        fields[room][field] = value
+        *above, field = path.split(".")
+        spot = fields
+        for key in above:
+            spot = spot[key]
+        spot[field] = value
     return ModelSpec.model_validate(fields["model"]), TrainingSpec.model_validate(
         fields["training"]
     )
@@ -113,7 +194,7 @@ def with_params(
 
 def _distribution(dimension: Dimension) -> BaseDistribution:
     if dimension.choice is not None:
-        return CategoricalDistribution([_label(value) for value in dimension.choice])
+        return CategoricalDistribution([label(value) for value in dimension.options])
     low, high, step = dimension.low, dimension.high, dimension.step
     assert low is not None and high is not None
     if step is not None:
@@ -123,20 +204,15 @@ def _distribution(dimension: Dimension) -> BaseDistribution:
     return FloatDistribution(low, high, log=dimension.log, step=step)
 
 
-def _contains(dimension: Dimension, label: Any) -> bool:
+def _contains(dimension: Dimension, drawn: Any) -> bool:
     if dimension.choice is not None:
-        return label in [_label(value) for value in dimension.choice]
+        return drawn in [label(value) for value in dimension.options]
     distribution = _distribution(dimension)
-    number = isinstance(label, int | float) and not isinstance(label, bool)
-    return number and bool(distribution._contains(distribution.to_internal_repr(label)))
-
-
-def _label(value: Any) -> Any:
-    scalar = value is None or isinstance(value, bool | int | float | str)
-    return value if scalar else json.dumps(value, sort_keys=True)
+    number = isinstance(drawn, int | float) and not isinstance(drawn, bool)
+    return number and bool(distribution._contains(distribution.to_internal_repr(drawn)))
 
 
 def _decoded(dimension: Dimension, drawn: Any) -> Any:
     if dimension.choice is None:
         return drawn
-    return next(value for value in dimension.choice if _label(value) == drawn)
+    return next(value for value in dimension.options if label(value) == drawn)

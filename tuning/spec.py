@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from raymill.specs import Duration, Part
+
+
+def _scalar(text: str) -> Any:
+    """The option that a key of a mapping names: `true`, `256` and `0.5` are no words."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return value if value is None or isinstance(value, bool | int | float) else text
+
+
+def _form(value: Any) -> str:
+    return "dict" if isinstance(value, dict) else "list"
+
+
+Options = Annotated[list[Any], Field(min_length=1)]
+Branches = Annotated[dict[str, dict[str, "Dimension"]], Field(min_length=1)]
 
 
 class Dimension(Part):
     """One searched field: `choice`, or `low` and `high` with `log` or `step`.
 
-    Bounds that are both whole numbers make a whole-number dimension.
+    Bounds that are both whole numbers make a whole-number dimension of a field that is not known
+    to take others. A choice that is a mapping has options (its keys) with a space of their own:
+    what is searched only when that option is drawn.
     """
 
-    choice: Annotated[list[Any], Field(min_length=1)] | None = None
+    choice: Annotated[
+        Annotated[Options, Tag("list")] | Annotated[Branches, Tag("dict")], Discriminator(_form)
+    ] | None = None
     low: int | float | None = None
     high: int | float | None = None
     log: bool = False
@@ -26,6 +48,7 @@ class Dimension(Part):
         if self.choice is not None:
             if self.low is not None or self.high is not None or self.log or self.step is not None:
                 raise ValueError("a dimension has either choice, or low and high, not both")
+            _check_options(self.options)
             return self
         if self.low is None or self.high is None:
             raise ValueError("a dimension needs choice, or both low and high")
@@ -45,6 +68,43 @@ class Dimension(Part):
             isinstance(self.low, int) and isinstance(self.high, int)
             and (self.step is None or isinstance(self.step, int))
         )
+
+    @property
+    def options(self) -> list[Any]:
+        """The values of a choice."""
+        if isinstance(self.choice, dict):
+            return [_scalar(key) for key in self.choice]
+        return list(self.choice or ())
+
+    @property
+    def branches(self) -> dict[str, dict[str, Dimension]]:
+        """The space below each option, by its key; empty for a choice that is a list."""
+        return self.choice if isinstance(self.choice, dict) else {}
+
+    def branch(self, drawn: Any) -> tuple[str, dict[str, Dimension]]:
+        """The key of the option that `drawn` labels, and the space below it."""
+        for key, below in self.branches.items():
+            if label(_scalar(key)) == drawn:
+                return key, below
+        return "", {}
+
+
+def label(value: Any) -> Any:
+    """How an option is drawn and stored: itself, or as JSON when it is no scalar."""
+    scalar = value is None or isinstance(value, bool | int | float | str)
+    return value if scalar else json.dumps(value, sort_keys=True)
+
+
+def _check_options(options: list[Any]) -> None:
+    seen: list[Any] = []
+    for option in options:
+        try:
+            json.dumps(option, allow_nan=False)
+        except (TypeError, ValueError):
+            raise ValueError(f"an option is a value of YAML, but got {option!r}") from None
+        if label(option) in seen:
+            raise ValueError(f"options must differ, but got {option!r} twice (true is 1)")
+        seen.append(label(option))
 
 
 class BudgetSpec(Part):

@@ -6,13 +6,11 @@ import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import yaml
 from pydantic import (
-    BaseModel,
     PrivateAttr,
-    TypeAdapter,
     ValidationError,
     field_validator,
     model_validator,
@@ -23,12 +21,13 @@ from raymill.data.spec import DataSpec
 from raymill.errors import Problem, SpecError
 from raymill.evaluation.spec import ObjectiveSpec
 from raymill.serving.spec import ServingSpec
-from raymill.specs import Part, PlacedError
+from raymill.specs import Part
 from raymill.tracking.spec import TrackingSpec
-from raymill.training.params import FAMILY_PARAMS, is_factory
+from raymill.training.params import FAMILY_PARAMS
 from raymill.training.spec import ModelSpec, TrainingSpec
-from raymill.tuning.spec import Dimension, TuningSpec
-from raymill.yamls import Loader, Marks, Place, did_you_mean, problems, read_yaml, walk
+from raymill.tuning.fields import check_space
+from raymill.tuning.spec import TuningSpec
+from raymill.yamls import Loader, Marks, Place, problems, read_yaml, walk
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 CURE = "Three keys suffice: name, data.source, data.target; raymill init writes them for you."
@@ -67,43 +66,8 @@ class Spec(Part):
 
     @model_validator(mode="after")
     def _space_names_fields(self) -> Spec:
-        for path, dimension in self.tuning.space.items():
-            _check_dimension(path, dimension, self.model.family)
+        check_space(self.tuning.space, self.model.family)
         return self
-
-
-def _check_dimension(path: str, dimension: Dimension, family: str) -> None:
-    """Every searched value must be one that the field itself takes."""
-    place = ("tuning", "space", path)
-    annotation = _field_type(path, family)
-    if annotation is None:
-        return
-    low, high = dimension.low, dimension.high
-    for value in dimension.choice if dimension.choice is not None else (low, high):
-        try:
-            TypeAdapter(annotation).validate_python(value)
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"]
-            raise PlacedError(f"{value!r} is refused: {reason}", *place) from None
-
-
-def _field_type(path: str, family: str) -> Any:
-    """The type of the field that a dotted `path` of a search space names; None: not known here."""
-    place = ("tuning", "space", path)
-    room, _, field = path.partition(".")
-    parts: dict[str, type[BaseModel]] = {"training": TrainingSpec}
-    if family in FAMILY_PARAMS:
-        parts["model"] = FAMILY_PARAMS[family]
-    elif room == "model" and is_factory(family):
-        return None
-    elif room == "model":
-        raise PlacedError("searching a model parameter needs model.family", *place)
-    fields = parts[room].model_fields if room in parts else {}
-    if field not in fields:
-        known = [f"{r}.{f}" for r, part in parts.items() for f in part.model_fields]
-        raise PlacedError(f"there is no field {path!r}{did_you_mean(path, known)}", *place)
-    info = fields[field]
-    return Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation
 
 
 def apply_overrides(document: dict[str, Any], overrides: Sequence[str]) -> set[Place]:
@@ -136,9 +100,13 @@ def apply_overrides(document: dict[str, Any], overrides: Sequence[str]) -> set[P
 
 
 def _keys(dotted: str) -> list[str]:
+    """The keys of a dotted path; a searched field, also one of a branch, keeps its dot."""
     keys = dotted.split(".")
-    if keys[:2] == ["tuning", "space"] and len(keys) >= 4:
-        return ["tuning", "space", ".".join(keys[2:4]), *keys[4:]]
+    start = 2 if keys[:2] == ["tuning", "space"] else len(keys)
+    while len(keys) >= start + 2:
+        keys[start : start + 2] = [".".join(keys[start : start + 2])]
+        branch = keys[start + 1 : start + 2] == ["choice"]
+        start = start + 3 if branch else len(keys)  # choice and the option's name
     return keys
 
 

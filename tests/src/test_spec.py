@@ -44,11 +44,48 @@ def test_an_override_that_is_refused_names_itself() -> None:
 @pytest.mark.parametrize(("override", "said"), [
     ("tuning.space.training.lr={choice: [1, fast]}", "'fast' is refused"),
     ("tuning.space.model.width={low: 0, high: 10}", "0 is refused"),
-    ("tuning.space.serving.port={low: 2000, high: 3000}", "there is no field"),
+    ("tuning.space.serving.port={low: 2000, high: 3000}", "serving.port can't be searched"),
+    ("tuning.space.data.drop={choice: [[a], [b]]}", "the data is prepared once"),
+    ("tuning.space.training.workers={low: 1, high: 2}", "says how training runs"),
+    ("tuning.space.model.widht={low: 1, high: 10}", "did you mean 'model.width'"),
+    ("tuning.space.training.epochs={low: 1.0, high: 3.0}", "1.0 is refused"),
+    ("tuning.space.training.lr={choice: {0.1: {model.widht: {low: 1, high: 2}}}}",
+     r"choice\.0\.1\.model\.widht: there is no field"),
+    ("tuning.space.model.family={low: 1, high: 2}", "families have no order"),
+    ("tuning.space.model.family={choice: [mlp, liner]}", "did you mean 'linear'"),
+    ("tuning.space.model.family={choice: {mlp: {}, liner: {}}}", r"choice\.liner.*'linear'"),
+    ("tuning.space.model.family={choice: {linear: {model.width: {low: 1, high: 2}}}}",
+     r"choice\.linear\.model\.width: there is no field"),
+    ("tuning.space.model.family.choice.mlp.model.depth={low: 3, high: 2}", "low < high"),
+    ("tuning.space.training.lr={choice: {0.1: {training.lr: {low: 0.1, high: 2}}}}",
+     "training.lr is searched twice"),
 ])
 def test_a_space_is_checked_against_the_fields(override: str, said: str) -> None:
     with pytest.raises(SpecError, match=said):
         spec_from(THREE, ["model.family=mlp", override])
+
+
+def test_a_family_s_parameter_stands_in_its_branch() -> None:
+    with pytest.raises(SpecError, match=r"put it into the branch of its family"):
+        spec_from(THREE, ["tuning.space.model.family={choice: [mlp, linear]}",
+                          "tuning.space.model.width={low: 8, high: 16}"])
+
+
+def test_a_bad_branch_is_refused_at_its_line(tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text("""\
+name: a
+data: {source: a.csv, target: b}
+tuning:
+  space:
+    model.family:
+      choice:
+        linear: {}
+        mlp:
+          model.width: {low: 64, high: 128}
+          model.depth: {low: 0, high: 4, log: true}
+""")
+    with pytest.raises(SpecError, match=r"spec\.yaml:10:11: .*log needs low > 0"):
+        load_spec(tmp_path / "spec.yaml")
 
 
 def test_yaml_numbers_words_and_dates_are_read_as_written(tmp_path: Path) -> None:

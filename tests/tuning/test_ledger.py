@@ -8,10 +8,9 @@ import pytest
 
 from raymill.errors import UsageError
 from raymill.tuning.ledger import Ledger, journal
-from raymill.tuning.space import to_optuna
 from raymill.tuning.spec import Dimension, TuningSpec
 
-SPACE = to_optuna({"x": Dimension(low=0.0, high=1.0), "k": Dimension(low=1, high=9)})
+SPACE = {"x": Dimension(low=0.0, high=1.0), "k": Dimension(low=1, high=9)}
 FIRST = {"x": 0.5, "k": 3}
 
 

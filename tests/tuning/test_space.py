@@ -1,14 +1,21 @@
 """Spaces go to Optuna and drawn values come back to the specs."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
+from optuna.distributions import BaseDistribution
 
 from raymill.errors import UsageError
 from raymill.training.params import DEFAULT_SPACES
 from raymill.training.spec import ModelSpec, TrainingSpec
 from raymill.tuning.capacity import side_by_side, trial_gpu
+from raymill.tuning.ledger import Ledger
 from raymill.tuning.space import (
     decode,
+    draw,
     encode,
+    flat,
     own_values,
     space_for,
     stated_fields,
@@ -108,3 +115,94 @@ def test_a_trial_takes_a_gpu_where_there_is_one() -> None:
         trial_gpu(TuningSpec(resources=TrialResources(gpu=1)), TrainingSpec(gpu="never"), {})
     with pytest.raises(UsageError, match="has no GPU"):
         trial_gpu(TuningSpec(), TrainingSpec(gpu="require"), {})
+
+
+FAMILIES = {
+    "training.lr": {"low": 1e-4, "high": 1e-1, "log": True},
+    "model.family": {"choice": {
+        "linear": {"training.weight_decay": {"low": 0.0, "high": 0.1}},
+        "mlp": {
+            "training.weight_decay": {"low": 0.1, "high": 0.2},
+            "model.numeric_embedding": {"choice": {
+                "none": {}, "periodic": {"model.frequencies": {"low": 4, "high": 16}}}},
+        },
+    }},
+}
+
+
+def branching() -> dict[str, Dimension]:
+    return {path: Dimension.model_validate(fields) for path, fields in FAMILIES.items()}
+
+
+def test_a_branch_is_drawn_only_below_its_option() -> None:
+    space = branching()
+    asked: list[str] = []
+
+    def suggest(name: str, given: BaseDistribution) -> Any:
+        asked.append(name)
+        return {"model.family": "mlp", "mlp/model.numeric_embedding": "periodic"}.get(name, 7)
+
+    drawn = draw(space, suggest)
+    assert list(drawn) == asked
+    assert asked == ["training.lr", "model.family", "mlp/training.weight_decay",
+                     "mlp/model.numeric_embedding", "mlp/periodic/model.frequencies"]
+    params = decode(space, drawn)
+    assert params["model.frequencies"] == params["training.weight_decay"] == 7
+    lies = {**params, "training.lr": 0.01, "training.weight_decay": 0.15}
+    assert decode(space, encode(space, lies)) == lies
+
+
+def test_a_value_of_another_branch_is_no_value_of_this_one() -> None:
+    params = {"model.family": "linear", "model.numeric_embedding": "none",
+              "training.weight_decay": 0.15}
+    assert encode(branching(), params) == {"model.family": "linear"}
+
+
+def test_another_family_starts_from_its_own_defaults() -> None:
+    model, _ = with_params(ModelSpec(family="mlp", width=64), TrainingSpec(),
+                           {"model.family": "linear"})
+    assert model == ModelSpec(family="linear")
+    model, _ = with_params(ModelSpec(family="mlp", width=64), TrainingSpec(),
+                           {"model.family": "mlp", "model.depth": 2})
+    assert model.params == {"width": 64, "depth": 2}
+
+
+def test_families_in_a_list_bring_their_default_spaces() -> None:
+    space = space_for("mlp", {
+        "model.family": Dimension(choice=["linear", "mlp"]),
+        "training.lr": Dimension(low=1e-4, high=1e-1, log=True),
+    }, frozenset({"model.width"}))
+    names = [name for name, _, _ in flat(space)]
+    assert "linear/training.weight_decay" in names and "mlp/model.depth" in names
+    assert not {"mlp/training.lr", "mlp/model.width"} & set(names)
+
+
+def test_whole_bounds_of_a_field_of_fractions_draw_fractions() -> None:
+    space = space_for("mlp", {"training.weight_decay": Dimension(low=0, high=1),
+                              "model.depth": Dimension(low=1, high=3)})
+    assert not space["training.weight_decay"].integer
+    assert space["model.depth"].integer
+
+
+def test_options_that_are_no_words_are_what_they_say() -> None:
+    dimension = Dimension.model_validate({"choice": {"256": {}, "true": {}, "0.5": {}, "a": {}}})
+    assert dimension.options == [256, True, 0.5, "a"]
+
+
+@pytest.mark.parametrize("options", [[1, 1], [True, 1], [[1], "[1]"], [{"a": {1, 2}}]])
+def test_options_that_can_t_be_told_apart_are_refused(options: list[Any]) -> None:
+    with pytest.raises(ValueError, match=r"option"):
+        Dimension(choice=options)
+
+
+def test_tpe_learns_in_the_branches(tmp_path: Path) -> None:
+    space = branching()
+    ledger = Ledger(tmp_path / "j", "s", False, TuningSpec(trials=30), space, {})
+    for _ in range(30):
+        number, drawn = ledger.ask()
+        params = decode(space, drawn)
+        worse = params["model.family"] == "linear"
+        ledger.epoch(number, 1, abs(params["training.weight_decay"] - 0.11) + worse)
+        ledger.end(number, "complete")
+    last = [decode(space, record.params)["model.family"] for record in ledger.records()[20:]]
+    assert last.count("mlp") > last.count("linear")
