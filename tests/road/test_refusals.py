@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from raymill.cli.main import main
 
 GOOD = """\
 name: toy
@@ -17,11 +20,43 @@ data: {source: rows.csv, target: y}
 ROWS = "a,b,y\n" + "".join(f"{i},{'pq'[i % 2]},{'no' if i % 3 else 'yes'}\n" for i in range(60))
 
 
-def raymill(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "raymill", *arguments], cwd=cwd, text=True, capture_output=True,
-        env={**os.environ, "RAYMILL_HOME": str(cwd / ".raymill"), **env}, timeout=240, check=False,
-    )
+@dataclass(frozen=True)
+class Done:
+    """What a command came to."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+Raymill = Callable[..., Done]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all: MLflow takes seconds to make a new store."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def raymill(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Raymill]:
+    """Runs a command in `tmp_path`, in this process: those that need Ray take the module's."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAYMILL_HOME", str(home))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    mask = os.umask(0o077)
+
+    def call(*arguments: str) -> Done:
+        capsys.readouterr()
+        code = main(arguments)
+        return Done(code, *capsys.readouterr())
+
+    yield call
+    os.umask(mask)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def write(folder: Path, spec: str = GOOD, rows: str | bytes = ROWS) -> None:
@@ -67,20 +102,22 @@ BAD_SPECS = {
 
 
 @pytest.mark.parametrize("kind", BAD_SPECS)
-def test_a_bad_spec_exits_2_and_names_the_place(kind: str, tmp_path: Path) -> None:
+def test_a_bad_spec_exits_2_and_names_the_place(
+    raymill: Raymill, kind: str, tmp_path: Path
+) -> None:
     spec, place, said = BAD_SPECS[kind]
     write(tmp_path, spec)
-    done = raymill("check", "spec.yaml", cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
+    done = raymill("check", "spec.yaml")
+    assert done.code == 2, done.stderr
     assert place in done.stderr and said in done.stderr
     assert "Traceback" not in done.stderr and done.stdout == ""
 
 
-def test_all_problems_of_a_spec_come_at_once(tmp_path: Path) -> None:
+def test_all_problems_of_a_spec_come_at_once(raymill: Raymill, tmp_path: Path) -> None:
     write(tmp_path, GOOD + "training: {lr: fast, epoch: 3}\nserving: {prot: 1}\n")
-    done = raymill("check", "spec.yaml", "--json", cwd=tmp_path)
+    done = raymill("check", "spec.yaml", "--json")
     document = json.loads(done.stdout)
-    assert done.returncode == 2 and not document["ok"]
+    assert done.code == 2 and not document["ok"]
     assert len(document["problems"]) == 3
 
 
@@ -95,10 +132,12 @@ def test_all_problems_of_a_spec_come_at_once(tmp_path: Path) -> None:
     (["promote", "nobody", "1"], "nobody"),
     (["rollback", "nobody"], "nobody"),
 ])
-def test_bad_usage_exits_2(arguments: list[str], said: str, tmp_path: Path) -> None:
+def test_bad_usage_exits_2(
+    raymill: Raymill, arguments: list[str], said: str, tmp_path: Path
+) -> None:
     write(tmp_path)
-    done = raymill(*arguments, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
+    done = raymill(*arguments)
+    assert done.code == 2, done.stderr
     assert said in done.stderr and "Traceback" not in done.stderr
 
 
@@ -112,11 +151,14 @@ BAD_DATA: dict[str, tuple[str | bytes, str, str]] = {
 }
 
 
+@pytest.mark.usefixtures("ray_local")
 @pytest.mark.parametrize("kind", BAD_DATA)
-def test_bad_data_exits_2_and_names_file_and_row(kind: str, tmp_path: Path) -> None:
+def test_bad_data_exits_2_and_names_file_and_row(
+    raymill: Raymill, kind: str, tmp_path: Path
+) -> None:
     rows, place, said = BAD_DATA[kind]
     write(tmp_path, GOOD, rows)
-    done = raymill("check", "spec.yaml", cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
+    done = raymill("check", "spec.yaml")
+    assert done.code == 2, done.stderr
     assert place in done.stderr and said in done.stderr
     assert "Traceback" not in done.stderr
