@@ -18,7 +18,7 @@ from raymill.data.transform import Transform
 from raymill.errors import ArtifactError, Problem
 
 from .factories import Allowed
-from .families import FAMILIES, build
+from .families import FAMILIES, build, families_in
 from .files import MANIFEST, sha256, verify_folder, write_folder
 from .job import TrainJob
 
@@ -116,10 +116,11 @@ class Bundle:
         """
         if isinstance(factories, Allowed):
             factories = factories.of(self.info.get("name"))
-        if self.family not in (*FAMILIES, *(factories or {})):
+        known = (*FAMILIES, *(factories or {}))
+        if unknown := [f for f in families_in(self.family, self.params) if f not in known]:
             raise ArtifactError(Problem(
                 rule="a model of the user's own factory loads only where its project allowed it",
-                got=repr(self.family), where=str(self.path),
+                got=repr(unknown[0]), where=str(self.path),
                 cure="Run raymill run or train once with the spec of that project on this machine.",
             ))
         model = build(self.family, self.params, self.schema, factories)

@@ -12,6 +12,7 @@ from raymill.errors import Problem, SpecError, TrainingError
 from raymill.training.params import FAMILY_PARAMS, is_factory
 
 from .cnn import CNN
+from .ensemble import ENSEMBLE, Ensemble
 from .linear import Linear
 from .mlp import MLP
 
@@ -37,7 +38,8 @@ def build(
     schema: InputSchema,
     factories: Mapping[str, Callable[..., nn.Module]] | None = None,
 ) -> nn.Module:
-    """The model of a family, or of one of the `factories` (the user's own, by name).
+    """The model of a family, of an ensemble of them, or of one of the `factories` (the user's own,
+    by name).
 
     Raises:
         SpecError: an unknown family, or one that `factories` does not allow.
@@ -45,6 +47,10 @@ def build(
     """
     if family in FAMILIES:
         return FAMILIES[family](schema, **FAMILY_PARAMS[family].model_validate(params).model_dump())
+    if family == ENSEMBLE:
+        parts = [build(part["family"], part["params"], schema, factories)
+                 for part in params["members"]]
+        return Ensemble(parts, schema)
     factory = (factories or {}).get(family)
     if factory is None:
         own = " that this project allows" if is_factory(family) else ""
@@ -61,5 +67,9 @@ def build(
     return model
 
 
+def families_in(family: str, params: Mapping[str, Any]) -> list[str]:
+    """The families that a model is made of: its members', or its own."""
+    return [part["family"] for part in params["members"]] if family == ENSEMBLE else [family]
 
-__all__ = ["FAMILIES", "Family", "build"]
+
+__all__ = ["FAMILIES", "Family", "build", "families_in"]
