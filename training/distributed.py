@@ -20,6 +20,7 @@ from raymill.errors import Problem, RaymillError, TrainingError
 from raymill.events import Event, Notify, ignore
 
 from .checkpoint import newest_good
+from .devices import usable_gpus
 from .job import TrainJob
 from .loop import fit
 from .result import FitResult, as_dict, from_dict
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from raymill.data.prepare import Prepared
 
 SPLITS = ("train", "validation")
+Shards = Mapping[str, ray.data.Dataset]
 POLL_S = 0.2  # how often events are fetched, and reports polled by Ray Train's controller
 DEFAULTS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": str(POLL_S),  # one report passes a poll; Ray waits 2 s
@@ -50,19 +52,24 @@ def train(job: TrainJob, prepared: Prepared, out: Path, notify: Notify = ignore)
         TrainingError: the loop's own (see `fit`), workers lost more than
             `training.max_failures` times, or fewer GPUs than `training.gpu: require` needs.
     """
+    return train_shards(job, shards(prepared, job.training.workers), _share(job), out, notify)
+
+
+def train_shards(
+    job: TrainJob, parts: Shards, share: Share, out: Path, notify: Notify = ignore
+) -> FitResult:
+    """`train` on rows that are split already, each worker with `share`."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     if len(ray.nodes()) == 1:  # nobody drains the only node
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     out = out.absolute()
-    workers = job.training.workers
-    share = _share(job)
     mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
     config = {"job": job.to_dict(), "folder": str(out / "checkpoints"),
               "threads": share.threads, "mailbox": mailbox}
     try:
         with _quiet(), _listening(mailbox, notify):
-            result = _trainer(job, config, share, _shards(prepared, workers), out).fit()
+            result = _trainer(job, config, share, parts, out).fit()
         if fatal := ray.get(mailbox.cause.remote()):
             raise fatal
         return from_dict(result.return_value)
@@ -75,23 +82,23 @@ def train(job: TrainJob, prepared: Prepared, out: Path, notify: Notify = ignore)
 
 
 def _trainer(
-    job: TrainJob, config: dict[str, Any], share: _Share, shards: dict[str, ray.data.Dataset],
-    out: Path,
+    job: TrainJob, config: dict[str, Any], share: Share, parts: Shards, out: Path
 ) -> TorchTrainer:
     return TorchTrainer(
         _work,
         train_loop_config=config,
         scaling_config=ScalingConfig(
-            num_workers=job.training.workers, use_gpu=share.gpu,
-            resources_per_worker={"CPU": share.cpus, **({"GPU": 1} if share.gpu else {})},
+            num_workers=job.training.workers, use_gpu=share.gpus > 0,
+            resources_per_worker={"CPU": share.cpus,
+                                  **({"GPU": share.gpus} if share.gpus else {})},
         ),
-        torch_config=TorchConfig(timeout_s=600),
+        torch_config=TorchConfig(backend=share.backend, timeout_s=600),
         run_config=RunConfig(
             name="ray", storage_path=str(out), logging_config=LoggingConfig(log_level="ERROR"),
             failure_config=FailureConfig(max_failures=job.training.max_failures,
                                          controller_failure_limit=3),
         ),
-        datasets=shards,
+        datasets=dict(parts),
         dataset_config=ray.train.DataConfig(datasets_to_split=[]),
     )
 
@@ -109,42 +116,49 @@ def _quiet() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class _Share:
-    """What each worker gets: `threads` of torch, and the CPUs that Ray counts for it."""
+class Share:
+    """What each worker gets: `threads` of torch, and the CPUs and GPUs that Ray counts for it.
+
+    `backend` None: NCCL with GPUs, else Gloo. GPUs that are only counted need it named.
+    """
 
     threads: int
     cpus: float
-    gpu: bool
+    gpus: float = 0
+    backend: str | None = None
 
 
-def _share(job: TrainJob) -> _Share:
+def _share(job: TrainJob) -> Share:
     """An equal share of the cluster. Ray counts less than that for a worker: Ray Data's own tasks
     would wait for ever where no CPU is left."""
     resources, training = ray.cluster_resources(), job.training
-    gpus, needed = int(resources.get("GPU", 0)), training.workers
-    if training.gpu == "require" and gpus < needed:
+    needed = training.workers
+    wanted = training.gpu != "never" and int(resources.get("GPU", 0)) >= needed
+    gpu = wanted and usable_gpus()
+    if training.gpu == "require" and not gpu:
+        found = f"{int(resources.get('GPU', 0))} for {needed} workers"
         raise TrainingError(Problem(
-            rule="training.gpu: require needs a GPU a worker", got=f"{gpus} for {needed} workers",
+            rule="training.gpu: require needs a GPU a worker",
+            got=found + (", none of which torch can use" if wanted else ""),
             cure="Lower training.workers, or set training.gpu to auto."))
     share = training.cpus_per_worker or resources.get("CPU", 1.0) / needed
     counted = training.cpus_per_worker or (share - 1 if share >= 2 else share / 2)
-    gpu = training.gpu != "never" and gpus >= needed
-    return _Share(threads=max(1, int(share)), cpus=counted, gpu=gpu)
+    return Share(threads=max(1, int(share)), cpus=counted, gpus=1 if gpu else 0)
 
 
-def _shards(prepared: Prepared, workers: int) -> dict[str, ray.data.Dataset]:
+def shards(prepared: Prepared, workers: int) -> Shards:
     """`<split>-<rank>`: contiguous shares of the rows, no row lost and none twice.
 
     Split here, before the workers hold the CPUs that splitting takes.
     """
-    shards: dict[str, ray.data.Dataset] = {}
+    made: dict[str, ray.data.Dataset] = {}
     for split in SPLITS:
         whole = prepared.tensor_dataset(split).materialize()
         rows = whole.count()
         cuts = [rows * rank // workers for rank in range(1, workers)]
         parts = whole.split_at_indices(cuts) if cuts else [whole]
-        shards |= {f"{split}-{rank}": part for rank, part in enumerate(parts)}
-    return shards
+        made |= {f"{split}-{rank}": part for rank, part in enumerate(parts)}
+    return made
 
 
 class _Mailbox:
@@ -221,6 +235,9 @@ def _work(config: dict[str, Any]) -> dict[str, Any] | None:
         device=pick_device(job.training.gpu, context.get_local_rank()),
         rank=rank, world_size=context.get_world_size(),
     )
+    ray.get(mailbox.send.remote(Event("place", {
+        "rank": rank, "gpus": [int(gpu) for gpu in ray.get_gpu_ids()],
+        "device": str(session.device)})))
     train_rows, validation_rows = (_shard(split, rank, job.training.seed) for split in SPLITS)
     try:
         result = fit(job, train_rows, validation_rows, session, mailbox.send.remote)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from raymill.training.job import TrainJob
 from .ledger import Ledger
 from .records import State, TrialRecord
 from .spec import TuningSpec
-from .trial import EPOCH, FAILED, FINISHED, METRICS, OBJECTIVE
+from .trial import EPOCH, FAILED, FINISHED, METRICS, OBJECTIVE, PLACE
 
 MakeJob = Callable[[dict[str, Any]], TrainJob]
 
@@ -106,6 +107,10 @@ class Watch(_NotInSnapshots, tune.Callback):  # type: ignore[misc]
         self._end(trial, "failed", cause_of(trial))
 
     def _end(self, trial: Any, state: State, cause: str) -> None:
+        if place := (trial.last_result or {}).get(PLACE):
+            place = {**place, "ended": time.time()}
+            self._ledger.place(trial.config["number"], place)
+            self._notify(Event("place", {"trial": trial.config["number"], **place}))
         record = self._ledger.end(trial.config["number"], state, cause)
         tell_record(self._notify, record)
 

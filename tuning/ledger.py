@@ -137,6 +137,10 @@ class Ledger:
             self._live[number].report(value, epoch)
         return new
 
+    def place(self, number: int, place: dict[str, Any]) -> None:
+        """Take down where a trial ran; see `trial.PLACE`."""
+        self._live[number].set_user_attr("place", place)
+
     def best(self, number: int) -> float | None:
         return self._pick(self._frozen(number).intermediate_values.values(), default=None)
 
@@ -224,6 +228,7 @@ class Ledger:
             values=values,
             seconds=trial.duration.total_seconds() if trial.duration else 0.0,
             cause=str(trial.user_attrs.get("cause", "")),
+            place=dict(trial.user_attrs.get("place", {})),
         )
 
 

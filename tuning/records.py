@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,8 @@ class TrialRecord:
     """One finished trial.
 
     `value` is its best epoch's metric (None when it failed), `values` the metric by epoch,
-    `cause` why it failed or was cut short.
+    `cause` why it failed or was cut short, `place` where and when it computed: `gpus` (Ray's ids),
+    `device` (torch's), `began` and `ended` in epoch seconds; empty when it never got to report.
     """
 
     number: int
@@ -28,6 +29,7 @@ class TrialRecord:
     values: dict[int, float]
     seconds: float
     cause: str = ""
+    place: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

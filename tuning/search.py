@@ -23,13 +23,14 @@ from raymill.training.job import TrainJob, make_job
 from raymill.training.spec import ModelSpec, TrainingSpec
 
 from .bridge import LedgerSearcher, Watch, scheduler, tell_record
-from .capacity import side_by_side, trial_gpu
+from .capacity import plan
 from .fields import EXECUTION
+from .launch import launched
 from .ledger import Ledger, journal, study_name
+from .orphans import free_orphans
 from .records import SearchResult
 from .space import decode, own_values, space_for, stated_fields, with_params
 from .spec import TuningSpec
-from .trial import Holder, trainable
 
 if TYPE_CHECKING:
     from raymill.data.prepare import Prepared
@@ -42,6 +43,7 @@ QUIET = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
 }
 _SPEND_EVERY_S = 5.0  # what a kill makes the budget forget
+_SWEEP_EVERY_S = 0.5  # how long a stopped trial's workers hold their resources, about
 
 
 def search(
@@ -70,8 +72,10 @@ def search(
     started = time.monotonic()
     base = make_job(model, training, metric, prepared.transform.schema, project)
     space = space_for(base.family, tuning.space, stated_fields(model, training))
-    if training.workers > 1:
-        note(notify, f"each trial trains on one worker; the winner will on {training.workers}")
+    workers = tuning.resources.workers
+    if training.workers != workers:
+        note(notify, f"each trial trains on {workers} worker{'s' if workers > 1 else ''}; "
+                     f"the winner will on {training.workers}")
 
     def specs(drawn: dict[str, Any]) -> tuple[ModelSpec, TrainingSpec]:
         concrete = model.model_copy(update={"family": base.family})
@@ -80,7 +84,11 @@ def search(
     def job(drawn: dict[str, Any]) -> TrainJob:
         drawn_model, drawn_training = specs(drawn)
         made = make_job(drawn_model, drawn_training, base.metric, base.schema, project)
-        return made.with_training(workers=1)
+        if workers == 1:
+            return made.with_training(workers=1)
+        # Ray Tune tries a failed trial again; Ray Train below it must not as well.
+        return made.with_training(workers=workers, cpus_per_worker=tuning.resources.cpu,
+                                  max_failures=0)
 
     identity = study_name(
         job={**base.to_dict(),
@@ -121,10 +129,13 @@ def _run(ledger: Ledger, base: TrainJob, tuning: TuningSpec, prepared: Prepared,
     def left() -> float | None:
         return None if wall is None else wall - spent()
 
-    written = spent_before
+    written, swept = spent_before, 0.0
 
     def tick() -> None:
-        nonlocal written
+        nonlocal written, swept
+        if room.workers > 1 and time.monotonic() - swept >= _SWEEP_EVERY_S:
+            swept = time.monotonic()
+            free_orphans()
         if spent() - written >= _SPEND_EVERY_S:
             written = spent()
             ledger.spend(written)
@@ -132,21 +143,22 @@ def _run(ledger: Ledger, base: TrainJob, tuning: TuningSpec, prepared: Prepared,
     if wall is not None and spent() >= wall:
         note(notify, f"the budget of {tuning.budget.wall} was used up before")
         return
-    gpu = trial_gpu(tuning, base.training, ray.cluster_resources())
-    slots = side_by_side(tuning, gpu, [n["Resources"] for n in ray.nodes() if n["Alive"]])
+    room = plan(tuning, base.training, [n["Resources"] for n in ray.nodes() if n["Alive"]])
+    note(notify, room.arithmetic)
     epochs = base.training.epochs
-    with _scratch(out) as folder, _shared(prepared) as holder, _quiet():
-        checkpoints = folder / "checkpoints" if tuning.max_failures else None
-        run = trainable(holder, checkpoints, tuning.resources.cpu, gpu)
+    with _scratch(out) as folder, launched(
+        room, prepared, folder / "checkpoints", notify, keep=tuning.max_failures > 0,
+        require_gpu=base.training.gpu == "require",
+    ) as run, _quiet():
         tuner = tune.Tuner(
-            tune.with_resources(run, {"CPU": tuning.resources.cpu, "GPU": gpu}),
+            tune.with_resources(run, room.driver),
             tune_config=tune.TuneConfig(
                 search_alg=LedgerSearcher(ledger, job, notify),
                 scheduler=scheduler(tuning, epochs, base.maximize, ledger.records()),
                 num_samples=ledger.remaining,
-                max_concurrent_trials=slots,
+                max_concurrent_trials=room.trials,
                 time_budget_s=max(left() or 0.0, 0.1) if wall is not None else None,
-                reuse_actors=True,
+                reuse_actors=room.workers == 1,
                 trial_name_creator=_trial_name,
                 trial_dirname_creator=_trial_name,
             ),
@@ -197,17 +209,6 @@ def _scratch(out: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _shared(prepared: Prepared) -> Iterator[Any]:
-    """The tensors of training and validation, put in the object store once for all trials."""
-    blocks = {split: list(prepared.tensors(split)) for split in ("train", "validation")}
-    holder = Holder.remote(blocks)  # type: ignore[attr-defined]
-    try:
-        yield holder
-    finally:
-        ray.kill(holder)
 
 
 @contextmanager

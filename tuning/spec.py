@@ -114,10 +114,16 @@ class BudgetSpec(Part):
 
 
 class TrialResources(Part):
-    """What one trial holds. `gpu` left out: one where the cluster has any and training allows."""
+    """What one trial holds.
 
+    `cpu` and `gpu` are of each of its `workers`; `gpu` left out: one where the cluster has any and
+    training allows. `data_cpu` is kept free of trials, for loops that use Ray Data themselves.
+    """
+
+    workers: Annotated[int, Field(ge=1, le=1024)] = 1
     cpu: Annotated[float, Field(gt=0)] = 1
     gpu: Annotated[float, Field(ge=0)] | None = None
+    data_cpu: Annotated[float, Field(ge=0)] = 0
 
 
 class TuningSpec(Part):

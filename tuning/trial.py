@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from raymill.errors import TrainingError
 from raymill.training.checkpoint import newest_good, read_progress
 from raymill.training.job import TrainJob
 from raymill.training.loop import fit
+from raymill.training.session import pick_device
 from raymill.training.shard import Shard
 
 # Keys of what a trial reports to Tune.
 EPOCH, METRICS, OBJECTIVE, FINISHED, FAILED = "epoch", "metrics", "objective", "finished", "failed"
+PLACE = "place"  # {"gpus": Ray's ids, "device": torch's, "began": epoch seconds}
 
 Trainable = Callable[[dict[str, Any]], dict[str, Any]]
 Shards = tuple[Shard, Shard]
@@ -55,11 +58,24 @@ class TrialSession:
     rank: int = 0
     world_size: int = 1
     best: float = math.nan
+    place: dict[str, Any] = field(default_factory=dict)
 
     def report(self, metrics: Mapping[str, float]) -> None:
         self._weigh(metrics)
         told = {name: float(number) for name, number in metrics.items()}
-        tune.report({EPOCH: int(metrics["epoch"]), METRICS: told, OBJECTIVE: self.best})
+        tune.report({EPOCH: int(metrics["epoch"]), METRICS: told, OBJECTIVE: self.best,
+                     PLACE: self.place})
+
+    def ended(self, error: TrainingError | None = None) -> dict[str, Any]:
+        """A trial's last report.
+
+        A `TrainingError` of the loop's own is a finding about the parameters (the loss diverged),
+        so it ends the trial at once; one that wraps another error is raised, for Tune to try again.
+        """
+        if error is not None and error.__cause__ is not None:
+            raise error
+        said = {FAILED: str(error)} if error is not None else {FINISHED: True}
+        return {**said, OBJECTIVE: self.best, PLACE: self.place}
 
     def go_on(self) -> None:
         """After a try whose process died: weigh the epochs that it kept, and report the last of
@@ -83,33 +99,42 @@ class TrialSession:
 
 
 def trainable(holder: Any, folder: Path | None, cpus: float, gpu: float) -> Trainable:
-    """What Tune runs for a trial.
+    """What Tune runs for a trial of one worker.
 
     Its configuration is `number` and `job`, the JSON of a `TrainJob`. With a `folder`, epochs
-    are checkpointed below it. A `TrainingError` of the loop's own is a finding about the
-    parameters (the loss diverged), so it ends the trial at once; any other error is Tune's to
-    try again.
+    are checkpointed below it.
     """
 
     def run_trial(config: dict[str, Any]) -> dict[str, Any]:
         torch.set_num_threads(max(1, int(cpus)))
         job = TrainJob.from_dict(json.loads(config["job"]))
-        own = folder / str(config["number"]) if folder is not None else None
-        if own is not None:
-            own.mkdir(parents=True, exist_ok=True)
-        device = torch.device("cuda" if gpu > 0 else "cpu")
-        session = TrialSession(job.metric, job.maximize, device, own)
+        device = pick_device("auto" if gpu > 0 else "never")
+        session = TrialSession(job.metric, job.maximize, device, own_folder(folder, config),
+                               place=place(device))
         train, validation = _shards(holder, job.training.seed)
         session.go_on()
         try:
             fit(job, train, validation, session)
         except TrainingError as error:
-            if error.__cause__ is not None:
-                raise  # it wraps another error, which a second try may not meet
-            return {FAILED: str(error), OBJECTIVE: session.best}
-        return {FINISHED: True, OBJECTIVE: session.best}
+            return session.ended(error)
+        return session.ended()
 
     return run_trial
+
+
+def own_folder(folder: Path | None, config: Mapping[str, Any]) -> Path | None:
+    """Where a trial keeps its checkpoints."""
+    if folder is None:
+        return None
+    own = folder / str(config["number"])
+    own.mkdir(parents=True, exist_ok=True)
+    return own
+
+
+def place(device: torch.device) -> dict[str, Any]:
+    """Where a trial computes, from now on; Ray shows its process the GPUs that it holds only."""
+    return {"gpus": sorted(int(gpu) for gpu in ray.get_gpu_ids()), "device": str(device),
+            "began": time.time()}
 
 
 _kept: dict[tuple[str, int], Shards] = {}

@@ -12,6 +12,7 @@ Kind = Literal[
     "progress",  # stage, done, total (None when unknown), unit
     "epoch",  # trial (number or None), epoch, epochs, metrics: dict[str, float], rows_per_s
     "trial",  # number, state: running | complete | pruned | failed, value, params, epoch, cause
+    "place",  # trial or rank, gpus: Ray's ids, device: torch's; trials also began, ended
     "note",  # text
     "warning",  # text
 ]

@@ -17,7 +17,7 @@ from raymill.errors import TrainingError
 from raymill.events import Event
 from raymill.training.batching import batch_rows
 from raymill.training.checkpoint import load_weights, of_epoch
-from raymill.training.distributed import _shards, train
+from raymill.training.distributed import shards, train
 from raymill.training.loop import fit
 from raymill.training.session import InlineSession
 from raymill.training.shard import Shard
@@ -55,8 +55,8 @@ def joined(given: Any, split: str) -> Block:
 
 def test_shards_hold_every_row_once_in_order() -> None:
     given = data()
-    shards = _shards(given, 3)
-    got = [shards[f"train-{rank}"].take_batch(1000)["numeric"] for rank in range(3)]
+    made = shards(given, 3)
+    got = [made[f"train-{rank}"].take_batch(1000)["numeric"] for rank in range(3)]
     assert [len(part) for part in got] == [33, 34, 34]
     assert np.array_equal(np.concatenate(got), joined(given, "train")["numeric"])
 

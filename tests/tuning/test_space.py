@@ -9,7 +9,6 @@ from optuna.distributions import BaseDistribution
 from raymill.errors import UsageError
 from raymill.training.params import DEFAULT_SPACES
 from raymill.training.spec import ModelSpec, TrainingSpec
-from raymill.tuning.capacity import side_by_side, trial_gpu
 from raymill.tuning.ledger import Ledger
 from raymill.tuning.space import (
     decode,
@@ -22,7 +21,7 @@ from raymill.tuning.space import (
     to_optuna,
     with_params,
 )
-from raymill.tuning.spec import Dimension, TrialResources, TuningSpec
+from raymill.tuning.spec import Dimension, TuningSpec
 
 
 def test_whole_bounds_draw_whole_numbers() -> None:
@@ -91,30 +90,6 @@ def test_drawn_values_replace_fields_of_the_specs() -> None:
     )
     assert model.params == {"dropout": 0.3, "width": 128}
     assert (training.lr, training.epochs) == (0.01, 7)
-
-
-def test_trials_run_side_by_side_as_the_machines_allow() -> None:
-    tuning = TuningSpec(trials=100, resources=TrialResources(cpu=2))
-    assert side_by_side(tuning, 0, [{"CPU": 5.0}, {"CPU": 3.0}, {}]) == 3
-    assert side_by_side(tuning, 0.5, [{"CPU": 16.0, "GPU": 1.0}]) == 2
-    assert side_by_side(tuning.model_copy(update={"concurrency": 1}), 0, [{"CPU": 8.0}]) == 1
-
-
-def test_a_trial_that_fits_no_machine_is_refused() -> None:
-    tuning = TuningSpec(resources=TrialResources(cpu=8))
-    with pytest.raises(UsageError, match="the largest has 4 CPUs"):
-        side_by_side(tuning, 0, [{"CPU": 4.0}, {"CPU": 4.0}])
-
-
-def test_a_trial_takes_a_gpu_where_there_is_one() -> None:
-    training = TrainingSpec()
-    assert trial_gpu(TuningSpec(), training, {"GPU": 2.0}) == 1
-    assert trial_gpu(TuningSpec(), training, {}) == 0
-    assert trial_gpu(TuningSpec(), TrainingSpec(gpu="never"), {"GPU": 2.0}) == 0
-    with pytest.raises(UsageError, match=r"gpu is never.*resources\.gpu is 1"):
-        trial_gpu(TuningSpec(resources=TrialResources(gpu=1)), TrainingSpec(gpu="never"), {})
-    with pytest.raises(UsageError, match="has no GPU"):
-        trial_gpu(TuningSpec(), TrainingSpec(gpu="require"), {})
 
 
 FAMILIES = {

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import ray
+import ray.data
+from ray.data.block import BlockAccessor
 
 from raymill.data.schema import InputSchema
 
@@ -78,6 +80,10 @@ class FakePrepared:
         numeric = rng.normal(size=(self.rows, 2)).astype(np.float32)
         target = (numeric[:, 0] + 0.3 * rng.normal(size=self.rows) > 0).astype(np.int64)
         return [ray.put({"numeric": numeric, "target": target})]
+
+    def tensor_dataset(self, split: str) -> ray.data.Dataset:
+        blocks = [BlockAccessor.batch_to_arrow_block(ray.get(ref)) for ref in self.tensors(split)]
+        return ray.data.from_arrow(blocks)
 
 
 def project(folder: Path) -> str:

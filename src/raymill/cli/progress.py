@@ -71,7 +71,7 @@ class State:
                 self.trials[data["trial"]]["epoch"] = data["epoch"]
         elif event.kind == "trial":
             self.trials.setdefault(data["number"], {}).update(data)
-        else:
+        elif event.kind in ("note", "warning"):
             self.lines.append(("! " if event.kind == "warning" else "") + data["text"])
 
     def best(self) -> float | None:

@@ -1,0 +1,64 @@
+"""What Ray Tune runs for a plan: trials of one worker, or of several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from raymill.errors import UsageError
+from raymill.events import Notify, note
+from raymill.training.devices import usable_gpus
+from raymill.training.distributed import Share, shards
+
+from .capacity import Plan
+from .nested import ShardHolder, nested
+from .orphans import settle
+from .trial import Holder, Trainable, trainable
+
+if TYPE_CHECKING:
+    from raymill.data.prepare import Prepared
+
+
+@contextmanager
+def launched(
+    plan: Plan, prepared: Prepared, folder: Path, notify: Notify, *, keep: bool, require_gpu: bool
+) -> Iterator[Trainable]:
+    """The trainable, the rows that all trials share in the object store while the block runs.
+
+    Checkpoints lie in `folder`, with one worker only where `keep` asks for them.
+
+    Raises:
+        UsageError: a GPU is required, and torch can use none of the cluster's.
+    """
+    counted_only = plan.gpu > 0 and not usable_gpus()
+    if counted_only and require_gpu:
+        raise UsageError("training.gpu is require, but torch can use no GPU of the cluster",
+                         cure="Set training.gpu to auto, or attach a cluster with GPUs.")
+    if counted_only:
+        note(notify, "torch can use no GPU here: Ray's are only counted, and trials compute on "
+                     "the CPU")
+    if plan.workers == 1:
+        blocks = {split: list(prepared.tensors(split)) for split in ("train", "validation")}
+        with _held(Holder.remote(blocks)) as holder:  # type: ignore[attr-defined]
+            yield trainable(holder, folder if keep else None, plan.cpu, plan.gpu)
+        return
+    share = Share(threads=max(1, int(plan.cpu)), cpus=plan.cpu, gpus=plan.gpu,
+                  backend="gloo" if counted_only else None)
+    parts = shards(prepared, plan.workers)
+    with _held(ShardHolder.remote(parts)) as holder:  # type: ignore[attr-defined]
+        try:
+            yield nested(holder, folder, share)
+        finally:
+            settle()
+
+
+@contextmanager
+def _held(holder: Any) -> Iterator[Any]:
+    try:
+        yield holder
+    finally:
+        ray.kill(holder)

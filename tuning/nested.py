@@ -1,0 +1,59 @@
+"""A trial of several workers: Ray Train inside a trial of Ray Tune."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+
+from raymill.errors import TrainingError
+from raymill.events import Event
+from raymill.training.distributed import Share, train_shards
+from raymill.training.job import TrainJob
+
+from .trial import Trainable, TrialSession, own_folder, place
+
+
+@ray.remote(num_cpus=0)
+class ShardHolder:
+    """Holds the ranks' shares of the rows, split once for all trials; they go when it does."""
+
+    def __init__(self, shards: dict[str, Any]) -> None:
+        self._shards = shards
+
+    def shards(self) -> dict[str, Any]:
+        return self._shards
+
+
+def nested(holder: Any, folder: Path, share: Share) -> Trainable:
+    """What Tune runs for a trial of `job.training.workers` workers, each with `share`.
+
+    The trial's own process only waits for them: it holds no CPU. It is not used again, as its end
+    is what ends Ray Train's controller when Tune stops the trial.
+    """
+
+    def run_trial(config: dict[str, Any]) -> dict[str, Any]:
+        job = TrainJob.from_dict(json.loads(config["job"]))
+        own = own_folder(folder, config)
+        assert own is not None, "Ray Train keeps checkpoints"
+        session = TrialSession(job.metric, job.maximize, torch.device("cpu"), own / "checkpoints",
+                               place=place(torch.device("cpu")))
+        session.go_on()
+
+        def tell(event: Event) -> None:
+            if event.kind == "place":
+                session.place["gpus"] = sorted({*session.place["gpus"], *event.data["gpus"]})
+                session.place["device"] = event.data["device"]
+            elif event.kind == "epoch":
+                session.report(event.data["metrics"])
+
+        try:
+            train_shards(job, ray.get(holder.shards.remote()), share, own, tell)
+        except TrainingError as error:
+            return session.ended(error)
+        return session.ended()
+
+    return run_trial
