@@ -14,6 +14,7 @@ from pathlib import Path
 from raymill.errors import Problem, RaymillError
 
 MARK = "RAYMILL_SESSION"  # in every process of a session; see reaper.py
+MARKS = (MARK, "RAYMILL_SERVICE")  # the latter: of a service
 
 # Only what the user has not set.
 DEFAULTS = {
@@ -106,6 +107,14 @@ def python_path(project: Path | None) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([str(project.resolve()), *([path] if path else [])])}
 
 
+def token() -> str:
+    """Ray's token, as its clients send it; empty where there is none."""
+    if value := os.environ.get("RAY_AUTH_TOKEN"):
+        return value
+    path = token_file()
+    return path.read_text(encoding="utf-8").strip() if path.exists() else ""
+
+
 def ensure_token() -> None:
     """A token that only its owner reads, in place before anything listens.
 
@@ -116,7 +125,7 @@ def ensure_token() -> None:
     """
     if os.environ.get("RAY_AUTH_TOKEN"):
         return
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    path = token_file()
     try:
         if path.exists():
             if path.stat().st_uid == os.getuid() and stat.S_IMODE(path.stat().st_mode) & 0o077:
@@ -132,6 +141,11 @@ def ensure_token() -> None:
                 cure="Set RAY_AUTH_TOKEN_PATH to a file in a folder that you can write.",
             )
         ) from error
+
+
+def token_file() -> Path:
+    """Where Ray looks for its token when RAY_AUTH_TOKEN is not set."""
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
 
 
 def _write_new(path: Path, token: str) -> None:

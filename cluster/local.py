@@ -26,6 +26,7 @@ from raymill.errors import Problem, RaymillError, UsageError
 from raymill.events import Notify, ignore, warn
 
 from .environment import MARK, applied, ensure_token, for_existing, for_new, free_port
+from .probe import require_guard
 from .spec import ClusterSpec
 
 _ATTEMPTS = 2  # Ray gives its agents a fixed time to write their ports, too little on a busy box
@@ -49,13 +50,15 @@ def ray_session(
 
     `address: local` starts an instance that listens on loopback only, asks for a token, keeps its
     files in a folder of its own (0700), and leaves no process behind, also when this process is
-    killed. Other addresses are attached to and left running. `project` is put on the PYTHONPATH of
+    killed. Other addresses are attached to and left running, once they have refused a request
+    without a token. `project` is put on the PYTHONPATH of
     the workers; a cluster of several machines must see it under the same path. Inside a program
     that has called `ray.init()` itself, that instance is used and left alone.
 
     Raises:
         RaymillError: Ray does not start, or the cluster does not answer.
-        UsageError: `cpus`, `gpus` or `object_store_mb` with a cluster that is already running.
+        UsageError: `cpus`, `gpus` or `object_store_mb` with a cluster that is already running, or
+            a cluster that asks for no token.
     """
     with ExitStack() as stack:
         if _running():
@@ -85,7 +88,7 @@ def _enter_local(
     stack: ExitStack, spec: ClusterSpec, project: Path | None, notify: Notify
 ) -> None:
     mark, folder = secrets.token_hex(8), _folder()
-    stack.enter_context(_reaped(mark, folder))
+    stack.enter_context(reaped(mark, folder))
     for attempt in range(1, _ATTEMPTS + 1):
         port = free_port()
         try_ = stack.enter_context(ExitStack())
@@ -113,6 +116,7 @@ def _enter_existing(stack: ExitStack, spec: ClusterSpec, project: Path | None) -
                 cure="Leave them out, or set cluster.address to local.",
             )
         )
+    require_guard(spec.address)
     environment = for_existing(project)
     stack.enter_context(applied(environment))
     paths = {key: environment[key] for key in ("PYTHONPATH",) if key in environment}
@@ -207,7 +211,7 @@ def _folder() -> Path:
 
 
 @contextmanager
-def _reaped(mark: str, folder: Path) -> Iterator[None]:
+def reaped(mark: str, folder: Path) -> Iterator[None]:
     """A reaper beside the block; it ends what is left of the session when the block is over."""
     script = files("raymill").joinpath("reaper.py")
     environment = {key: value for key, value in os.environ.items() if key != MARK}

@@ -86,6 +86,13 @@ def deploy(order: Order, load: Load = load_bundle) -> None:
         http_options={"host": spec.host, "port": spec.port},
         logging_config={"enable_access_log": False, "log_level": "WARNING"},
     )
+    serve.run(application(spec, order, load), name=APP, route_prefix="/")
+
+
+def application(
+    spec: ServingSpec, order: Order, load: Load, replica: type[Replica] = Replica
+) -> serve.Application:
+    """The endpoint of `order` as Serve takes it, with the limits and the autoscaling of `spec`."""
     deployment = serve.deployment(
         name=DEPLOYMENT,
         ray_actor_options={"num_cpus": spec.cpus_per_replica, "num_gpus": spec.gpus_per_replica},
@@ -93,15 +100,20 @@ def deploy(order: Order, load: Load = load_bundle) -> None:
         max_ongoing_requests=2 * spec.max_waiting,
         max_queued_requests=spec.max_waiting,
         backpressure_config={"status_code": 429, "retry_after_s": 1},
-        autoscaling_config=_autoscaling(spec),
+        autoscaling_config=autoscaling(spec),
         health_check_period_s=2,
         health_check_timeout_s=10,
-        graceful_shutdown_timeout_s=spec.deadline_ms / 1000 + 5,
+        graceful_shutdown_timeout_s=drain_s(spec),
         graceful_shutdown_wait_loop_s=0.5,
         max_constructor_retry_count=1,
         logging_config={"enable_access_log": False, "log_level": "WARNING"},
-    )(serve.ingress()(Replica))
-    serve.run(deployment.bind(order, load), name=APP, route_prefix="/")
+    )(serve.ingress()(replica))
+    return deployment.bind(order, load)
+
+
+def drain_s(spec: ServingSpec) -> float:
+    """How long a replica that is to stop may take for the requests that it has."""
+    return spec.deadline_ms / 1000 + 5
 
 
 def replica_counts() -> tuple[int, int]:
@@ -115,7 +127,8 @@ def replica_counts() -> tuple[int, int]:
     return states.get("RUNNING", 0), wanted
 
 
-def _autoscaling(spec: ServingSpec) -> dict[str, Any]:
+def autoscaling(spec: ServingSpec) -> dict[str, Any]:
+    """Serve's own settings for `spec.replicas`."""
     return {
         "min_replicas": spec.replicas.min,
         "initial_replicas": spec.replicas.min,

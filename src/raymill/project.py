@@ -35,7 +35,7 @@ def code_digest(spec: Spec, base: Path) -> str:
     """
     if not own_code(spec):
         return ""
-    files = {str(path.relative_to(base)): path for path in _sources(base)}
+    files = {str(path.relative_to(base)): path for path in sources(base)}
     if len(files) > MAX_FILES:
         raise UsageError(f"a project with code of its own has at most {MAX_FILES} Python files, "
                          f"but {base} has more", cure="Give the spec a folder of its own.")
@@ -50,7 +50,7 @@ def code_digest(spec: Spec, base: Path) -> str:
     return digest.hexdigest()
 
 
-def _sources(base: Path) -> Iterator[Path]:
+def sources(base: Path) -> Iterator[Path]:
     """The Python files below `base`; hidden folders and virtual environments are left out."""
     for folder, below, names in os.walk(base):
         below[:] = [name for name in below if not name.startswith(".") and name != "__pycache__"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from raymill.cluster.attach import located
 from raymill.cluster.local import Capacity, ray_session
 from raymill.errors import SpecError
 from raymill.events import Event, Notify
@@ -78,5 +79,6 @@ def workspace(
         tell(Event("note", {"text": f"run {run.id}" + (" (goes on)" if run.resumed else "")}))
         run.journal.append("environment", **environment(base), user=user())
         run.journal.append("artifact", path=str(run.path / "spec.yaml"), folder="spec")
-        capacity = stack.enter_context(ray_session(spec.cluster, base, tell))
+        cluster = located(spec.cluster, place.path)
+        capacity = stack.enter_context(ray_session(cluster, base, tell))
         yield Work(spec, base, place, run, Stages(place.cache, tell), tell, capacity, uri)

@@ -24,6 +24,8 @@ from raymill.errors import (
     UsageError,
 )
 
+from . import cluster_verbs
+
 Verb = Callable[[argparse.Namespace], Any]
 
 EPILOG = """\
@@ -72,6 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_project_verbs(verbs)
     _add_model_verbs(verbs)
     _add_serving_verbs(verbs)
+    cluster_verbs.add(verbs, _verb)
     return parser
 
 

@@ -1,0 +1,121 @@
+"""The processes of Ray and raymill on this machine: what they listen on, and which have no owner.
+
+Every process of a session or service carries a mark in its environment, and a reaper that ends
+them waits with the same mark among its arguments. Marked processes without a reaper are orphans.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from .environment import MARKS
+
+NAMES = ("raylet", "gcs_server", "ray::", "ray/dashboard", "ray/_private", "raymill", "mlflow",
+         "haproxy")
+REAPER = "reaper.py"
+FOLDERS = ("raymill-", "rm-")
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A TCP port that a process listens on."""
+
+    pid: int
+    name: str
+    ip: str
+    port: int
+
+    @property
+    def address(self) -> str:
+        return f"{self.ip}:{self.port}"
+
+    @property
+    def loopback(self) -> bool:
+        ip = ipaddress.ip_address(self.ip)
+        inner = getattr(ip, "ipv4_mapped", None) or ip
+        return bool(inner.is_loopback)
+
+
+def listeners() -> list[Listener]:
+    """What the processes of Ray, MLflow and raymill of this user listen on."""
+    found = []
+    for process in _own():
+        try:
+            line = " ".join(process.cmdline())
+            if marks_of(process) or any(name in line for name in NAMES):
+                found += [
+                    Listener(process.pid, process.name(), c.laddr.ip, c.laddr.port)
+                    for c in process.net_connections("tcp") if c.status == psutil.CONN_LISTEN
+                ]
+        except psutil.Error:
+            continue
+    return sorted(found, key=lambda each: (each.port, each.pid))
+
+
+def orphans() -> list[int]:
+    """Marked processes that no reaper watches."""
+    watched = _watched()
+    return sorted(process.pid for process in _own()
+                  if (marks := marks_of(process)) and not marks & watched)
+
+
+def leftovers(base: Path = Path("/tmp")) -> list[Path]:
+    """Private folders of sessions and services that no process of theirs uses any more."""
+    held = {folder for arguments in _reapers() for folder in arguments[1:]}
+    held |= {folder for process in _own() for folder in _folders_of(process)}
+    return sorted(
+        folder for prefix in FOLDERS for folder in base.glob(f"{prefix}*")
+        if folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.getuid()
+        and not folder.name.startswith("raymill-logs-") and str(folder) not in held
+    )
+
+
+def marks_of(process: psutil.Process) -> set[str]:
+    """`NAME=value` of each mark in a process's environment; empty: not ours, or gone."""
+    try:
+        variables = process.environ()
+    except (psutil.Error, OSError):
+        return set()
+    return {f"{name}={variables[name]}" for name in MARKS if name in variables}
+
+
+def _folders_of(process: psutil.Process) -> set[str]:
+    """The private folders that a process works in, whichever session it is of."""
+    try:
+        variables = process.environ()
+    except (psutil.Error, OSError):
+        return set()
+    return {variables.get("RAYMILL_SERVICE", ""), variables.get("RAY_TMPDIR", "")}
+
+
+def _own() -> Iterator[psutil.Process]:
+    me = os.getpid()
+    for process in psutil.process_iter():
+        try:
+            if process.uids().real == os.getuid() and process.pid != me:
+                yield process
+        except psutil.Error:
+            continue
+
+
+def _reapers() -> Iterator[list[str]]:
+    """The arguments of each reaper: its mark, then folders."""
+    for process in _own():
+        try:
+            line = process.cmdline()
+        except psutil.Error:
+            continue
+        places = [i for i, part in enumerate(line) if Path(part).name == REAPER]
+        if places:
+            yield line[places[0] + 1:]
+
+
+def _watched() -> set[str]:
+    return {line[0] for line in _reapers() if line}
+
