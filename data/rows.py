@@ -31,7 +31,7 @@ class RowReader:
     """
 
     def __init__(self, contract: Contract) -> None:
-        self._fields = [(name, _converter(name, contract.columns[name]), contract.columns[name])
+        self._fields = [(name, converter(name, contract.columns[name]), contract.columns[name])
                         for name in contract.features]
         self._known = frozenset(contract.columns) | frozenset(contract.drop)
         self._types = [rule.arrow for _, _, rule in self._fields]
@@ -57,19 +57,21 @@ class RowReader:
             try:
                 arrays.append(pa.array([convert(value) for value in values], kind))
             except ValueError:
-                problems += _named(values, convert, name, rule)
+                problems += named(values, convert, name, rule)
         if problems:
-            raise DataError(_first(problems))
+            raise DataError(first_of(problems))
         return pa.Table.from_arrays(arrays, schema=self._schema)
 
 
-def _first(problems: list[Problem]) -> list[Problem]:
+def first_of(problems: list[Problem]) -> list[Problem]:
+    """As many as one error names, and how many more there are."""
     more = len(problems) - LISTED
     extra = [Problem(rule=f"{more} more like these")] if more > 0 else []
     return problems[:LISTED] + extra
 
 
-def _named(values: list[Any], convert: Convert, name: str, rule: ColumnRule) -> list[Problem]:
+def named(values: list[Any], convert: Convert, name: str, rule: ColumnRule) -> list[Problem]:
+    """A problem for each of a column's values that `convert` refuses."""
     problems = []
     for index, value in enumerate(values):
         try:
@@ -80,7 +82,7 @@ def _named(values: list[Any], convert: Convert, name: str, rule: ColumnRule) -> 
     return problems
 
 
-def _converter(name: str, rule: ColumnRule) -> Convert:
+def converter(name: str, rule: ColumnRule) -> Convert:
     """A function from a JSON value to the column's; its ValueError states the rule."""
     typed = _TYPED[rule.type]
     checks = _checks(name, rule)

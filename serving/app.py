@@ -1,73 +1,46 @@
-"""The endpoint as a plain ASGI app: routes, limits and answers; scoring is the batcher's."""
+"""The endpoint as a plain ASGI app: finds the route, asks the guards, turns errors into answers."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 import traceback
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
 
-import msgspec
+from .answers import Answer, Guard, Observer, Receive, Request, Route, Scope, Send, encode
+from .problems import CONTENT_TYPE, HttpProblem, not_allowed, not_found
 
-from raymill.errors import DataError
-
-from .batcher import Batcher, Overloaded
-from .metrics import Metrics
-from .openapi import Pages
-from .problems import CONTENT_TYPE, HttpProblem, not_allowed, not_found, overloaded
-from .requests import Headers, Receive, check_headers, decode, from_data_error, read_body
-from .spec import ServingSpec
-
-Scope = dict[str, Any]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-
-_JSON = b"application/json"
-_STUCK = 3  # a forward pass that takes this many deadlines will not end
 _log = logging.getLogger("raymill.serving")
 
 
-@dataclass(frozen=True)
-class Answer:
-    body: bytes
-    content_type: bytes = _JSON
-    status: int = 200
-    headers: Headers = field(default_factory=list)
-
-
 class Endpoint:
-    """`POST /predict` and the pages around it, for one model in one process.
+    """Routes of one model in one process, behind the same guards.
 
-    Every answer is JSON (problems: application/problem+json), except /docs and /metrics. No
-    answer and no log line holds a value of a request.
+    No answer and no log line holds a value of a request. Every answer that is not 2xx is a
+    problem document.
+
+    Args:
+        routes: each path once. guards: run in their order on every route that is not open.
+        observers: told of every answer. is_stuck: a forward pass hangs.
     """
 
     def __init__(
-        self, name: str, version: int, batcher: Batcher, pages: Pages, metrics: Metrics,
-        limits: ServingSpec,
+        self,
+        routes: Sequence[Route],
+        *,
+        guards: Sequence[Guard] = (),
+        observers: Sequence[Observer] = (),
+        is_stuck: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._batcher, self._metrics = batcher, metrics
-        self._deadline_s = limits.deadline_ms / 1000
-        self._max_bytes = int(limits.max_body_mb * 2**20)
-        self._max_rows = limits.max_rows
-        self._tail = {"model": name, "version": version}
-        self._encode = msgspec.json.Encoder().encode
-        self._routes: dict[str, tuple[str, Callable[[Scope, Receive], Awaitable[Answer]]]] = {
-            "/predict": ("POST", self._predict),
-            "/healthz": ("GET", _fixed(Answer(b'{"status":"alive"}'))),
-            "/readyz": ("GET", self._ready),
-            "/metrics": ("GET", self._scrape),
-            "/schema": ("GET", _fixed(Answer(self._encode(pages.schema)))),
-            "/openapi.json": ("GET", _fixed(Answer(self._encode(pages.openapi)))),
-            "/docs": ("GET", _fixed(Answer(pages.docs, b"text/html; charset=utf-8"))),
-        }
+        self._guards, self._observers, self._is_stuck = guards, observers, is_stuck
+        self._plain = {(r.path, r.method): r for r in routes if "{" not in r.path}
+        self._patterns = [r for r in routes if "{" in r.path]
+        self.routes = tuple(routes)
 
     @property
     def stuck(self) -> bool:
         """A forward pass hangs: the process should be replaced."""
-        return self._batcher.busy_s > _STUCK * self._deadline_s
+        return self._is_stuck()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -78,72 +51,67 @@ class Endpoint:
             await send({"type": "websocket.close", "code": 1000})
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        start = time.perf_counter()
+        request: Request | None = None
         try:
-            answer = await self._route(scope, receive)
+            request = self._find(scope, receive)
+            if not request.route.open:
+                for guard in self._guards:
+                    guard(request)
+            answer = await request.route.handler(request)
         except HttpProblem as problem:
-            answer = Answer(
-                self._encode(problem.document()), CONTENT_TYPE, problem.status, problem.headers
-            )
+            answer = _told(problem, request)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a 500
             # Frames only: the message of an error may quote a value of the request.
             frames = "".join(traceback.format_tb(error.__traceback__))
             _log.error("%s while answering:\n%s", type(error).__name__, frames)
-            failed = HttpProblem(500, "The endpoint failed; its log tells where.")
-            answer = Answer(self._encode(failed.document()), CONTENT_TYPE, 500)
-        path = scope["path"] if scope["path"] in self._routes else "other"
-        self._metrics.requests.labels(path, str(answer.status)).inc()
+            answer = _told(HttpProblem(500, "The endpoint failed; its log tells where."), request)
+        seconds = time.perf_counter() - start
+        for observer in self._observers:
+            observer(request, answer, seconds)
         await _respond(send, answer, head=scope["method"] == "HEAD")
 
-    async def _route(self, scope: Scope, receive: Receive) -> Answer:
-        if scope["path"] not in self._routes:
-            raise not_found(list(self._routes))
-        method, handler = self._routes[scope["path"]]
-        if scope["method"] not in (method, "HEAD" if method == "GET" else method):
-            raise not_allowed("GET, HEAD" if method == "GET" else method)
-        return await handler(scope, receive)
+    def _find(self, scope: Scope, receive: Receive) -> Request:
+        """The request at its route.
 
-    async def _predict(self, scope: Scope, receive: Receive) -> Answer:
-        start = time.perf_counter()
-        check_headers(scope["headers"], self._max_bytes)
-        if self._batcher.full:
-            raise overloaded()
-        self._metrics.held.inc()
-        try:
-            async with asyncio.timeout(self._deadline_s) as deadline:
-                predictions = await self._answer(receive)
-        except TimeoutError:
-            if not deadline.expired():
-                raise
-            detail = f"No answer within the deadline of {self._deadline_s:g} s."
-            raise HttpProblem(504, detail) from None
-        finally:
-            self._metrics.held.dec()
-        self._metrics.seconds.observe(time.perf_counter() - start)
-        return Answer(self._encode({"predictions": predictions, **self._tail}))
-
-    async def _answer(self, receive: Receive) -> list[dict[str, Any]]:
-        rows = decode(await read_body(receive, self._max_bytes), self._max_rows)
-        try:
-            return await self._batcher.submit(rows)
-        except Overloaded:
-            raise overloaded() from None
-        except DataError as error:
-            raise from_data_error(error) from None
-
-    async def _ready(self, scope: Scope, receive: Receive) -> Answer:
-        if self.stuck:
-            raise HttpProblem(503, "A forward pass hangs; this replica is being replaced.")
-        return Answer(self._encode({"status": "ready", **self._tail}))
-
-    async def _scrape(self, scope: Scope, receive: Receive) -> Answer:
-        return Answer(self._metrics.text(), b"text/plain; version=0.0.4; charset=utf-8")
+        Raises:
+            HttpProblem: 404 or 405.
+        """
+        path, method = scope["path"], scope["method"]
+        route = self._plain.get((path, "GET" if method == "HEAD" else method))
+        if route is not None:
+            return Request(scope, receive, route, {})
+        allowed = [r.method for (known, _), r in self._plain.items() if known == path]
+        parts = path.strip("/").split("/")
+        for route in self._patterns:
+            values = _match(route.parts, parts)
+            if values is None:
+                continue
+            if route.method == ("GET" if method == "HEAD" else method):
+                return Request(scope, receive, route, values)
+            allowed.append(route.method)
+        if not allowed:
+            raise not_found(sorted({route.path for route in self.routes}))
+        raise not_allowed(", ".join("GET, HEAD" if each == "GET" else each for each in allowed))
 
 
-def _fixed(answer: Answer) -> Callable[[Scope, Receive], Awaitable[Answer]]:
-    async def handler(scope: Scope, receive: Receive) -> Answer:
-        return answer
+def _match(pattern: Sequence[str], parts: Sequence[str]) -> dict[str, str] | None:
+    if len(pattern) != len(parts):
+        return None
+    values = {}
+    for wanted, part in zip(pattern, parts, strict=True):
+        if wanted.startswith("{"):
+            values[wanted[1:-1]] = part
+        elif wanted != part:
+            return None
+    return values
 
-    return handler
+
+def _told(problem: HttpProblem, request: Request | None) -> Answer:
+    document = problem.document()
+    if request is not None and request.route.dialect is not None:
+        document = request.route.dialect(document)
+    return Answer(encode(document), CONTENT_TYPE, problem.status, problem.headers)
 
 
 async def _respond(send: Send, answer: Answer, *, head: bool) -> None:

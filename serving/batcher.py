@@ -8,13 +8,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic, TypeVar
 
 from raymill.errors import DataError
 
-Row = dict[str, Any]
-Score = Callable[[Sequence[Row]], list[Row]]
-"""Rows to one answer a row, in their order; raises DataError for rows that break the contract."""
+Rows = TypeVar("Rows")
+Scored = TypeVar("Scored")
 
 
 class Overloaded(Exception):
@@ -22,13 +21,17 @@ class Overloaded(Exception):
 
 
 @dataclass(eq=False)
-class _Waiting:
-    rows: list[Row]
-    answer: asyncio.Future[list[Row]]
+class _Waiting(Generic[Rows, Scored]):
+    rows: Rows
+    count: int
+    answer: asyncio.Future[Scored]
 
 
-class Batcher:
+class Batcher(Generic[Rows, Scored]):
     """Runs `score` in one thread, each time on all that came in while it was busy.
+
+    `score` takes the rows of several requests and gives one answer for each, in their order; it
+    raises DataError when a row of any breaks the contract, and is then asked for each alone.
 
     A lone request starts at once; under load a pass takes up to `max_rows` rows of whole
     requests (a request that is larger goes alone). Requests whose caller gave up are left out.
@@ -38,7 +41,7 @@ class Batcher:
 
     def __init__(
         self,
-        score: Score,
+        score: Callable[[Sequence[Rows]], Sequence[Scored]],
         *,
         max_rows: int,
         max_waiting: int,
@@ -46,7 +49,7 @@ class Batcher:
     ) -> None:
         self._score, self._max_rows, self._max_waiting = score, max_rows, max_waiting
         self._on_batch = on_batch
-        self._queue: deque[_Waiting] = deque()
+        self._queue: deque[_Waiting[Rows, Scored]] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="score")
         self._busy_since: float | None = None
         self._held = 0
@@ -65,8 +68,8 @@ class Batcher:
         """How long the pass that is under way has taken; 0 when idle."""
         return 0.0 if self._busy_since is None else time.monotonic() - self._busy_since
 
-    async def submit(self, rows: list[Row]) -> list[Row]:
-        """One answer for each of `rows`.
+    async def submit(self, rows: Rows, count: int) -> Scored:
+        """What `score` says of `rows`, which are `count` of them.
 
         Raises:
             Overloaded: `max_waiting` requests are held already.
@@ -74,7 +77,8 @@ class Batcher:
         """
         if self.full:
             raise Overloaded
-        waiting = _Waiting(rows, asyncio.get_running_loop().create_future())
+        answer: asyncio.Future[Scored] = asyncio.get_running_loop().create_future()
+        waiting = _Waiting(rows, count, answer)
         self._held += 1
         try:
             self._queue.append(waiting)
@@ -93,55 +97,56 @@ class Batcher:
             self._busy_since = None
             return
         self._busy_since = time.monotonic()
-        self._on_batch(len(batch), sum(len(waiting.rows) for waiting in batch))
+        self._on_batch(len(batch), sum(waiting.count for waiting in batch))
         loop = asyncio.get_running_loop()
         future = loop.run_in_executor(self._thread, self._run, [w.rows for w in batch])
         future.add_done_callback(lambda done: self._finish(batch, done))
 
-    def _take(self) -> list[_Waiting]:
-        batch: list[_Waiting] = []
+    def _take(self) -> list[_Waiting[Rows, Scored]]:
+        batch: list[_Waiting[Rows, Scored]] = []
         rows = 0
         while self._queue:
             waiting = self._queue[0]
             if not waiting.answer.done():
-                rows += len(waiting.rows)
+                rows += waiting.count
                 if batch and rows > self._max_rows:
                     break
                 batch.append(waiting)
             self._queue.popleft()
         return batch
 
-    def _run(self, requests: list[list[Row]]) -> list[list[Row] | Exception]:
+    def _run(self, requests: list[Rows]) -> list[Scored | Exception]:
         """In the thread: one pass over all; when a row of it is bad, each request by itself."""
         if len(requests) == 1:
             return [self._attempt(requests[0])]
         try:
-            answers = self._score([row for rows in requests for row in rows])
+            return list(self._score(requests))
         except DataError:
             return [self._attempt(rows) for rows in requests]
-        split: list[list[Row] | Exception] = []
-        start = 0
-        for rows in requests:
-            split.append(answers[start : start + len(rows)])
-            start += len(rows)
-        return split
 
-    def _attempt(self, rows: list[Row]) -> list[Row] | Exception:
+    def _attempt(self, rows: Rows) -> Scored | Exception:
         try:
-            return self._score(rows)
+            return self._score([rows])[0]
         except Exception as error:  # noqa: BLE001 - the request's own, raised there
             return error
 
     def _finish(
-        self, batch: list[_Waiting], done: asyncio.Future[list[list[Row] | Exception]]
+        self,
+        batch: list[_Waiting[Rows, Scored]],
+        done: asyncio.Future[list[Scored | Exception]],
     ) -> None:
         error = None if done.cancelled() else done.exception()
-        results = [error] * len(batch) if error or done.cancelled() else done.result()
-        for waiting, result in zip(batch, results, strict=True):
-            if waiting.answer.done():
-                continue
-            if isinstance(result, list):
-                waiting.answer.set_result(result)
-            else:
-                waiting.answer.set_exception(result or RuntimeError("the endpoint was closed"))
+        if done.cancelled() or error is not None:
+            cause = error or RuntimeError("the endpoint was closed")
+            for waiting in batch:
+                if not waiting.answer.done():
+                    waiting.answer.set_exception(cause)
+        else:
+            for waiting, result in zip(batch, done.result(), strict=True):
+                if waiting.answer.done():
+                    continue
+                if isinstance(result, Exception):
+                    waiting.answer.set_exception(result)
+                else:
+                    waiting.answer.set_result(result)
         self._start_pass()

@@ -1,14 +1,21 @@
-"""Puts an endpoint together: contract, model, batcher, pages and metrics, warm and ready."""
+"""Puts an endpoint together: contract, model, batcher, protocols, pages, guards; warm and ready."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .answers import Answer, Guard, Request, Route
 from .app import Endpoint
 from .batcher import Batcher
+from .desk import Desk
 from .metrics import Metrics
 from .openapi import example_row, pages
-from .scorer import PredictorLike, Scorer
+from .pages import page_routes
+from .protocols.arrow import ARROW, ArrowStream
+from .protocols.mlflow import Invocations
+from .protocols.native import Native
+from .protocols.oip import OpenInference
+from .scorer import PredictorLike, Rows, Scored, Scorer
 from .spec import ServingSpec
 
 if TYPE_CHECKING:
@@ -18,16 +25,35 @@ _WARM_UP = 3
 
 
 def build(
-    name: str, version: int, spec: ServingSpec, contract: Contract, predictor: PredictorLike
+    name: str,
+    version: int,
+    spec: ServingSpec,
+    contract: Contract,
+    predictor: PredictorLike,
+    guards: list[Guard] | None = None,
 ) -> Endpoint:
-    """The endpoint with its model warm."""
+    """The endpoint with its model warm. A new protocol is a file and a line here."""
     _warm_up(contract, predictor, spec.max_batch_rows)
-    score = Scorer(contract, predictor)
     metrics = Metrics(name, version)
-    batcher = Batcher(
-        score, max_rows=spec.max_batch_rows, max_waiting=spec.max_waiting, on_batch=metrics.batch
+    batcher: Batcher[Rows, Scored] = Batcher(
+        Scorer(contract, predictor), max_rows=spec.max_batch_rows, max_waiting=spec.max_waiting,
+        on_batch=metrics.batch,
     )
-    return Endpoint(name, version, batcher, pages(contract, name, version, spec), metrics, spec)
+    desk = Desk(batcher, metrics, spec)
+    native, arrow = Native(contract, name, version), ArrowStream(contract, name, version)
+    routes = [
+        Route("POST", "/predict", desk.handler({b"application/json": native.read, ARROW: arrow.read})),
+        *OpenInference(contract, name, version, desk).routes(),
+        *Invocations(contract, desk).routes(),
+        *page_routes(pages(contract, name, version, spec), metrics, name, version,
+                     lambda: desk.stuck),
+    ]
+
+    def count(request: Request | None, answer: Answer, seconds: float) -> None:
+        path = request.route.path if request is not None else "other"
+        metrics.requests.labels(path, str(answer.status)).inc()
+
+    return Endpoint(routes, guards=guards or [], observers=[count], is_stuck=lambda: desk.stuck)
 
 
 def _warm_up(contract: Contract, predictor: PredictorLike, max_rows: int) -> None:
@@ -38,4 +64,4 @@ def _warm_up(contract: Contract, predictor: PredictorLike, max_rows: int) -> Non
     score = Scorer(type(contract).model_validate(document), predictor)
     row = example_row(contract)
     for count in [1] * _WARM_UP + [max_rows]:
-        score([row] * count)
+        score([[row] * count])

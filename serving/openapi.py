@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
+from .examples import examples, infer, quoted
 from .spec import ServingSpec
 
 if TYPE_CHECKING:
@@ -27,9 +28,9 @@ _PIXEL = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
 )
 _PROBLEMS = {
-    400: "The body is not JSON.",
+    400: "The body is not what its Content-Type says.",
     413: "The body is too long.",
-    415: "The body is not application/json, or is compressed.",
+    415: "The body is of another Content-Type, or compressed.",
     422: "A row breaks the contract; `errors` names its row, field and rule.",
     429: "Too many requests wait; see Retry-After.",
     504: "No answer within the deadline.",
@@ -46,14 +47,16 @@ class Pages:
 
 
 def pages(contract: Contract, name: str, version: int, limits: ServingSpec) -> Pages:
-    schema = row_schema(contract)
-    example = {"rows": [example_row(contract)]}
+    schema, row = row_schema(contract), example_row(contract)
+    url = f"http://{limits.host}:{limits.port}"
+    example = {"rows": [row]}
     answer = {"predictions": [_example_answer(contract)], "model": name, "version": version}
     document = _openapi(schema, example, answer, name, version, limits)
+    document["paths"] |= _other_protocols(contract, row, name)
     page = _template().render(
         name=name, version=version, schema=schema, limits=limits, problems=_PROBLEMS,
         example=json.dumps(example, indent=2), answer=json.dumps(answer, indent=2),
-        line=json.dumps(example), url=f"http://{limits.host}:{limits.port}",
+        line=quoted(example), url=url, others=examples(contract, row, name, url),
     )
     return Pages(schema, document, page.encode())
 
@@ -147,12 +150,13 @@ def _openapi(
         "operationId": "predict",
         "requestBody": {
             "required": True,
-            "content": {"application/json": {"schema": body, "example": example}},
+            "content": {"application/json": {"schema": body, "example": example}, **_STREAM},
         },
         "responses": {
             "200": {
                 "description": "One prediction a row, in the rows' order.",
-                "content": {"application/json": {"schema": _answer_schema(), "example": answer}},
+                "content": {"application/json": {"schema": _answer_schema(), "example": answer},
+                            **_STREAM},
             },
             **refusals,
         },
@@ -172,6 +176,38 @@ def _openapi(
     }
 
 
+_STREAM: dict[str, Any] = {"application/vnd.apache.arrow.stream": {
+    "schema": {"type": "string", "format": "binary", "description": "an Arrow IPC stream"}}}
+
+
+def _other_protocols(
+    contract: Contract, row: dict[str, Any], name: str
+) -> dict[str, Any]:
+    """The paths of MLflow's scoring and the Open Inference Protocol."""
+
+    def post(summary: str, example: dict[str, Any]) -> dict[str, Any]:
+        content = {"application/json": {"schema": {"type": "object"}, "example": example}}
+        problem = {"description": "A problem document", "content": {"application/problem+json": {
+            "schema": {"$ref": "#/components/schemas/Problem"}}}}
+        return {"post": {
+            "summary": summary, "requestBody": {"required": True, "content": content},
+            "responses": {"200": {"description": summary, "content": {
+                "application/json": {"schema": {"type": "object"}}}},
+                **{str(status): problem for status in _PROBLEMS}}}}
+
+    model = f"/v2/models/{name}"
+    return {
+        "/invocations": post("MLflow scoring", {"dataframe_records": [row]}),
+        f"{model}/infer": post("Open Inference Protocol v2", infer(contract, row)),
+        "/ping": _page("MLflow's health check", "text/plain"),
+        "/v2": _page("Open Inference Protocol: the server"),
+        "/v2/health/live": _page("Open Inference Protocol: the process is alive"),
+        "/v2/health/ready": _page("Open Inference Protocol: the model answers"),
+        model: _page("Open Inference Protocol: the model's tensors"),
+        f"{model}/ready": _page("Open Inference Protocol: the model answers"),
+    }
+
+
 _PROBLEM_SCHEMA: dict[str, Any] = {
     "type": "object",
     "description": "RFC 9457 problem details",
@@ -186,7 +222,7 @@ _PROBLEM_SCHEMA: dict[str, Any] = {
             "items": {
                 "type": "object",
                 "properties": {
-                    "row": {"type": "integer", "description": "index in `rows`, from 0"},
+                    "row": {"type": "integer", "description": "index of the row, from 0"},
                     "field": {"type": "string"},
                     "rule": {"type": "string"},
                 },

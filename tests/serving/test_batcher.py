@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from raymill.errors import DataError, Problem
-from raymill.serving.batcher import Batcher, Overloaded, Row
+from raymill.serving.batcher import Batcher, Overloaded
+
+Row = dict[str, Any]
 
 
 class Gate:
@@ -18,13 +20,14 @@ class Gate:
         self.passes: list[int] = []
         self.open = threading.Semaphore(0)
 
-    def __call__(self, rows: Sequence[Row]) -> list[Row]:
+    def __call__(self, requests: Sequence[list[Row]]) -> list[list[Row]]:
         assert self.open.acquire(timeout=10)
+        rows = [row for each in requests for row in each]
         self.passes.append(len(rows))
         bad = [i for i, row in enumerate(rows) if row["x"] is None]
         if bad:
             raise DataError([Problem(rule="x is needed", where=f"rows[{i}].x") for i in bad])
-        return [{"y": 2 * row["x"]} for row in rows]
+        return [[{"y": 2 * row["x"]} for row in each] for each in requests]
 
 
 @pytest.fixture
@@ -44,8 +47,8 @@ def run(
     """Submit `requests` in order, let `opened` passes through; what each came to."""
 
     async def main() -> list[list[Row] | BaseException]:
-        batcher = Batcher(gate, **{"max_rows": 8, "max_waiting": 8, **limits})
-        tasks = [asyncio.create_task(batcher.submit(each)) for each in requests]
+        batcher: Batcher[list[Row], list[Row]] = Batcher(gate, **{"max_rows": 8, "max_waiting": 8, **limits})
+        tasks = [asyncio.create_task(batcher.submit(each, len(each))) for each in requests]
         await asyncio.sleep(0.05)
         gate.open.release(opened)
         results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -89,13 +92,14 @@ def test_more_requests_than_may_wait_are_refused(gate: Gate) -> None:
 
 
 def test_a_failure_of_the_model_reaches_every_request_and_the_next_is_served() -> None:
-    answers: list[Callable[[], list[Row]]] = [lambda: 1 / 0, lambda: [{"y": 1}]]  # type: ignore[list-item,return-value]
+    answers: list[Callable[[], Any]] = [lambda: 1 / 0, lambda: [[{"y": 1}]]]
 
     async def main() -> None:
-        batcher = Batcher(lambda rows: answers.pop(0)(), max_rows=4, max_waiting=4)
+        batcher: Batcher[Any, Any] = Batcher(lambda rows: answers.pop(0)(), max_rows=4,
+                                             max_waiting=4)
         with pytest.raises(ZeroDivisionError):
-            await batcher.submit(rows(1))
-        assert await batcher.submit(rows(1)) == [{"y": 1}]
+            await batcher.submit(rows(1), 1)
+        assert await batcher.submit(rows(1), 1) == [{"y": 1}]
         batcher.close()
 
     asyncio.run(main())
@@ -103,10 +107,10 @@ def test_a_failure_of_the_model_reaches_every_request_and_the_next_is_served() -
 
 def test_a_request_whose_caller_gave_up_is_not_scored(gate: Gate) -> None:
     async def main() -> None:
-        batcher = Batcher(gate, max_rows=8, max_waiting=8)
-        first = asyncio.create_task(batcher.submit(rows(1)))
-        given_up = asyncio.create_task(batcher.submit(rows(2, 3)))
-        last = asyncio.create_task(batcher.submit(rows(4)))
+        batcher: Batcher[Any, Any] = Batcher(gate, max_rows=8, max_waiting=8)
+        first = asyncio.create_task(batcher.submit(rows(1), 1))
+        given_up = asyncio.create_task(batcher.submit(rows(2, 3), 2))
+        last = asyncio.create_task(batcher.submit(rows(4), 1))
         await asyncio.sleep(0.05)
         given_up.cancel()
         await asyncio.sleep(0)
@@ -120,8 +124,8 @@ def test_a_request_whose_caller_gave_up_is_not_scored(gate: Gate) -> None:
 
 def test_how_long_a_pass_has_taken_is_seen(gate: Gate) -> None:
     async def main() -> None:
-        batcher = Batcher(gate, max_rows=8, max_waiting=8)
-        task = asyncio.create_task(batcher.submit(rows(1)))
+        batcher: Batcher[Any, Any] = Batcher(gate, max_rows=8, max_waiting=8)
+        task = asyncio.create_task(batcher.submit(rows(1), 1))
         await asyncio.sleep(0.1)
         assert batcher.busy_s >= 0.09
         gate.open.release()

@@ -61,3 +61,9 @@ def test_names_are_escaped_in_the_page() -> None:
                "y": ColumnRule(type="float64", kind="numeric")}
     contract = Contract(target="y", task="regression", columns=columns)
     assert "<b>x</b>" not in pages(contract, "m", 1, ServingSpec()).docs.decode()
+
+
+def test_the_page_shows_a_request_in_every_protocol(contract: Contract) -> None:
+    page = pages(contract, "fraud", 3, ServingSpec()).docs.decode()
+    for part in ("/v2/models/fraud/infer", "/invocations", "arrow.stream", "raymill.Client"):
+        assert part in page

@@ -1,0 +1,107 @@
+"""Takes the requests of every protocol to the batcher, within the limits."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from raymill.errors import DataError
+
+from .answers import Answer, Handler, Headers, Request
+from .batcher import Batcher, Overloaded
+from .bodies import check_headers, read_body
+from .metrics import Metrics
+from .problems import HttpProblem, from_data_error, overloaded
+from .scorer import Rows, Scored
+from .spec import ServingSpec
+
+_STUCK = 3  # a forward pass that takes this many deadlines will not end
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request, read: its rows, and how their answers are written."""
+
+    rows: Rows
+    count: int
+    write: Callable[[Scored], Answer]
+
+
+T = TypeVar("T")
+Read = Callable[[bytes, Request], Asked]
+"""A body to what it asks; raises `HttpProblem` for what its protocol refuses."""
+
+
+class Desk:
+    """Admission, deadline, caps and counts of every scored request, whatever its protocol."""
+
+    def __init__(self, batcher: Batcher[Rows, Scored], metrics: Metrics, limits: ServingSpec) -> None:
+        self._batcher, self._metrics = batcher, metrics
+        self._deadline_s = limits.deadline_ms / 1000
+        self.max_bytes = int(limits.max_body_mb * 2**20)
+        self.max_rows = limits.max_rows
+
+    @property
+    def stuck(self) -> bool:
+        return self._batcher.busy_s > _STUCK * self._deadline_s
+
+    def handler(self, kinds: Mapping[bytes, Read]) -> Handler:
+        """A handler of bodies of these content types."""
+
+        async def handle(request: Request) -> Answer:
+            headers: Headers = request.scope["headers"]
+            read = kinds[check_headers(headers, kinds, self.max_bytes)]
+            if self._batcher.full:
+                raise overloaded()
+
+            async def work() -> Answer:
+                asked = read(await read_body(request.receive, self.max_bytes), request)
+                return asked.write(await self._submit(asked.rows, asked.count))
+
+            return await self.within(work)
+
+        return handle
+
+    async def within(self, work: Callable[[], Awaitable[T]]) -> T:
+        """What `work` gives, if it does by the deadline; counted and timed.
+
+        Raises:
+            HttpProblem: 504.
+        """
+        start = time.perf_counter()
+        self._metrics.held.inc()
+        try:
+            async with asyncio.timeout(self._deadline_s) as deadline:
+                result = await work()
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            detail = f"No answer within the deadline of {self._deadline_s:g} s."
+            raise HttpProblem(504, detail) from None
+        finally:
+            self._metrics.held.dec()
+        self._metrics.seconds.observe(time.perf_counter() - start)
+        return result
+
+    async def score(self, rows: Rows, count: int) -> Scored:
+        """Answers of rows that came by another way than HTTP, within the same limits.
+
+        Raises:
+            HttpProblem: 413 to 504, as for HTTP.
+        """
+
+        return await self.within(lambda: self._submit(rows, count))
+
+    async def _submit(self, rows: Rows, count: int) -> Scored:
+        if not 1 <= count <= self.max_rows:
+            detail = f"A request has 1 to {self.max_rows} rows, but this one has {count}."
+            raise HttpProblem(422, detail)
+        try:
+            return await self._batcher.submit(rows, count)
+        except Overloaded:
+            raise overloaded() from None
+        except DataError as error:
+            raise from_data_error(error) from None
