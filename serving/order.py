@@ -43,7 +43,7 @@ class Order:
 
     @property
     def url(self) -> str:
-        return f"http://{self.spec.host}:{self.spec.port}"
+        return self.spec.url
 
     def write(self) -> Path:
         path = Path(self.folder) / "order.json"

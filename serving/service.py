@@ -18,12 +18,13 @@ import psutil
 from raymill.errors import RaymillError, UsageError
 from raymill.events import Notify, note, warn
 
-from . import state
+from . import keys, state
 from .capacity import fitting
 from .environment import MARK, environment
 from .order import ModelVersionLike, Order, log_path
 from .spec import ServingSpec
 from .state import ServiceStatus
+from .tls import check_tls
 
 _LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND  # its replicas write there too
 _START_S, _STOP_S, _POLL_S = 180.0, 45.0, 0.2
@@ -97,6 +98,7 @@ def _launch(
     if fitted != spec:
         warn(notify, f"serving.replicas.max={spec.replicas.max} is more than this machine has "
                      f"CPUs for; at most {fitted.replicas.max} replicas will run")
+    _check_access(fitted, home, notify)
     with state.held(home, version.name):
         _check_free(version.name, fitted, home)
         # 0700, and short for its sockets
@@ -108,10 +110,21 @@ def _launch(
         ))
 
 
+def _check_access(spec: ServingSpec, home: Path, notify: Notify) -> None:
+    if spec.keys and not keys.live(home):
+        raise UsageError("serving.keys needs a key, but there is none",
+                         cure="Make one: raymill serve keys add NAME.")
+    if spec.tls is not None:
+        check_tls(spec.tls)
+    elif not spec.loopback:
+        warn(notify, f"{spec.host}:{spec.port} is without TLS: keys and rows go as clear text; "
+                     "set serving.tls, or put a proxy with TLS in front")
+
+
 def _start(order: Order) -> subprocess.Popen[bytes]:
     """The supervisor's process, already named in the state file: it takes seconds to say more."""
     path, folder = order.write(), Path(order.folder)
-    variables = environment(folder)
+    variables = environment(folder, order.spec)
     log = os.open(order.log, _LOG_FLAGS, 0o600)
     try:
         process = subprocess.Popen(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -25,11 +26,32 @@ class ReplicasSpec(Part):
         return self
 
 
+class TlsSpec(Part):
+    """PEM files of the certificate, with its chain, and of its private key."""
+
+    cert: str
+    key: str
+
+
+class RateSpec(Part):
+    """Requests a second that each holder of an API key may make, and how many at once."""
+
+    per_s: Annotated[float, Field(gt=0, le=1e6)]
+    burst: Annotated[int, Field(ge=1, le=1_000_000)] = 10
+
+
 class ServingSpec(Part):
-    """The endpoint and its limits."""
+    """The endpoint and its limits.
+
+    With `keys`, every request but those for its health needs an API key (`raymill serve keys
+    add`); a host other than loopback needs `keys`.
+    """
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1024, le=65535)] = 8000
+    keys: bool = False
+    tls: TlsSpec | None = None
+    rate: RateSpec | None = None
     replicas: ReplicasSpec = ReplicasSpec()
     cpus_per_replica: Annotated[float, Field(gt=0)] = 0.5
     gpus_per_replica: Annotated[float, Field(ge=0)] = 0
@@ -39,12 +61,29 @@ class ServingSpec(Part):
     max_rows: Annotated[int, Field(ge=1)] = 10_000  # rows of one request
     max_body_mb: Annotated[float, Field(gt=0, le=1024)] = 8
     max_waiting: Annotated[int, Field(ge=1)] = 256  # requests a replica holds before it says 429
+    max_connections: Annotated[int, Field(ge=16, le=100_000)] = 4096
 
     @model_validator(mode="after")
-    def _loopback(self) -> ServingSpec:
-        if self.host not in ("127.0.0.1", "localhost"):
-            raise ValueError(
-                "serving.host must be 127.0.0.1: the endpoint has no API keys yet; put a proxy "
-                f"that authenticates in front of it, but got {self.host!r}"
-            )
+    def _reachable(self) -> ServingSpec:
+        try:
+            IPv4Address("127.0.0.1" if self.host == "localhost" else self.host)
+        except ValueError:
+            raise ValueError(f"serving.host is an IPv4 address or localhost, but got "
+                             f"{self.host!r}") from None
+        if not self.loopback and not self.keys:
+            raise ValueError(f"serving.host {self.host} lets others in, which needs keys: true "
+                             "(make one: raymill serve keys add NAME)")
+        if self.rate is not None and not self.keys:
+            raise ValueError("a rate is a key's, which needs keys: true")
         return self
+
+    @property
+    def loopback(self) -> bool:
+        """Only this machine can reach the endpoint."""
+        return self.host == "localhost" or IPv4Address(self.host).is_loopback
+
+    @property
+    def url(self) -> str:
+        """The endpoint's, from this machine."""
+        host = "127.0.0.1" if self.host == "0.0.0.0" else self.host
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}"

@@ -10,25 +10,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import httpx
 import psutil
 import pytest
-import torch
 
-from raymill.data.contract import ColumnRule, Contract
-from raymill.data.transform import Category, Number, Transform
 from raymill.errors import RaymillError, UsageError
 from raymill.serving import client, service
 from raymill.serving.environment import MARK, free_port
 from raymill.serving.spec import ReplicasSpec, ServingSpec
 from raymill.serving.state import ServiceStatus
-from raymill.training.bundle import Bundle, write
-from raymill.training.families import build
-from raymill.training.job import make_job
+from raymill.training.bundle import Bundle
 from raymill.training.predictor import Predictor
-from raymill.training.spec import ModelSpec, TrainingSpec
+
+from .conftest import version_of
 
 ROWS = [{"x": float(i % 11), "colour": ["red", "blue", None][i % 3]} for i in range(200)]
 RUN = """
@@ -50,34 +45,6 @@ with ThreadPoolExecutor(8) as pool:
     while True:
         list(pool.map(lambda _: client.post(sys.argv[1] + "/predict", content=body), range(64)))
 """
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    columns = {
-        "x": ColumnRule(type="float64", kind="numeric", min=0, max=10),
-        "colour": ColumnRule(type="string", kind="categorical", nullable=True),
-        "y": ColumnRule(type="string", kind="categorical", values=["no", "yes"], closed=True),
-    }
-    contract = Contract(target="y", task="binary", classes=["no", "yes"], columns=columns)
-    transform = Transform(
-        task="binary", target="y", classes=("no", "yes"), target_mean=0, target_std=1,
-        numbers=(Number("x", 5.0, False, (0.0, 10.0), (-2.0, 2.0)),), dates=(),
-        categories=(Category("colour", ("red", "blue")),), image_column=None, image=None,
-    )
-    job = make_job(ModelSpec(family="linear"), TrainingSpec(), None, transform.schema, None)
-    torch.manual_seed(0)
-    weights = build(job.family, job.params, job.schema).state_dict()
-    weights = {name: torch.randn_like(weight) for name, weight in weights.items()}
-    prepared = SimpleNamespace(transform=transform, contract=contract, profile={})
-    path = tmp_path_factory.mktemp("model") / "bundle"
-    return write(path, job, weights, prepared, {"threshold": 0.5}, {})  # type: ignore[arg-type]
-
-
-def version_of(bundle: Bundle, digest: str | None = None) -> SimpleNamespace:
-    return SimpleNamespace(
-        name="toy", version=7, digest=digest or bundle.digest, bundle_path=bundle.path
-    )
 
 
 @pytest.fixture(scope="module")

@@ -120,10 +120,11 @@ def _add_model_verbs(verbs: Any) -> None:
 
 
 def _add_serving_verbs(verbs: Any) -> None:
-    serve = _verb(verbs, "serve", "serve a model: NAME, or status, or stop", "serve")
-    serve.add_argument("name", metavar="NAME | status | stop",
-                       help="NAME, NAME@ALIAS or NAME:VERSION; or status; or stop")
-    serve.add_argument("which", nargs="?", metavar="NAME", help="for status and stop: only this one")
+    serve = _verb(verbs, "serve", "serve a model: NAME; or status, stop, keys", "serve")
+    serve.add_argument("name", metavar="NAME | status | stop | keys",
+                       help="NAME, NAME@ALIAS or NAME:VERSION; or what to do with services")
+    serve.add_argument("more", nargs="*", metavar="...",
+                       help="status [NAME], stop [NAME], keys add|list|revoke [HOLDER [ID]]")
     serve.add_argument("--detach", action="store_true", help="serve in the background")
     serve.add_argument("--watch", action="store_true", help="for status: again every second")
     serve.add_argument("--tracking", metavar="URI", help="MLflow's URI (default: the home's)")

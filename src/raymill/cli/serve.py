@@ -1,4 +1,4 @@
-"""`raymill serve` with its `status` and `stop`, and `raymill predict`."""
+"""`raymill serve` with its `status`, `stop` and `keys`, and `raymill predict`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,22 @@ from typing import Any
 from raymill.errors import UsageError
 from raymill.tracking.home import Home
 
+from .keys import keys_of
 from .output import clean, emit_json, emit_table
 from .progress import shown
 
 
 def serve_verb(options: argparse.Namespace) -> None:
-    """Serve a model, or tell of the services, or stop them."""
+    """Serve a model, or tell of the services, or stop them, or see to their keys."""
+    if options.name == "keys":
+        keys_of(options)
+        return
+    options.which = options.more[0] if options.more else None
+    most = 1 if options.name in ("status", "stop") else 0
+    if len(options.more) > most:
+        raise UsageError(f"serve takes one NAME, but got {options.name!r} and "
+                         f"{options.more[most]!r}",
+                         cure="raymill serve NAME, or: raymill serve stop NAME.")
     if options.name == "status":
         _status(options)
     elif options.name == "stop":
@@ -27,9 +37,6 @@ def serve_verb(options: argparse.Namespace) -> None:
 
 
 def _start(options: argparse.Namespace) -> None:
-    if options.which is not None:
-        raise UsageError(f"serve takes one NAME, but got {options.name!r} and {options.which!r}",
-                         cure="raymill serve NAME, or: raymill serve stop NAME.")
     with shown() as notify:
         from raymill.api import serve
 
