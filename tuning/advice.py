@@ -90,7 +90,7 @@ def _wider(dimension: Dimension, end: str) -> float | int | None:
     """A third of the range more, by the logarithm where that is searched; never across zero."""
     low, high = float(dimension.low or 0), float(dimension.high or 0)
     if dimension.log:
-        factor = (high / low) ** (1 / 3)
+        factor: float = (high / low) ** (1 / 3)
         wider = low / factor if end == "low" else high * factor
     else:
         wider = low - (high - low) / 3 if end == "low" else high + (high - low) / 3
