@@ -119,9 +119,10 @@ class LauncherSpec(Part):
     def _complete(self) -> LauncherSpec:
         needs = {"aws": ("region",), "gcp": ("region", "zone", "project"),
                  "local": ("head_ip", "worker_ips")}[self.provider]
-        if self.model_fields_set and (
-            missing := [name for name in needs if not getattr(self, name)]
-        ):
+        # A resolved spec states every default; it says no more than one that states nothing.
+        stated = {name for name in self.model_fields_set
+                  if getattr(self, name) not in (None, [], type(self).model_fields[name].default)}
+        if stated and (missing := [name for name in needs if not getattr(self, name)]):
             raise ValueError(f"the provider {self.provider} needs {', '.join(missing)}")
         return self
 
