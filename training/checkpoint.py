@@ -43,7 +43,7 @@ class Progress:
 
 
 def save(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None, progress: Progress
 ) -> Path:
     """Write checkpoint `ckpt-<epoch>` into `folder`, keeping the newest two and the best that
     each of them knows of.
@@ -60,7 +60,8 @@ def save(
 
     def fill(temporary: Path) -> None:
         save_file(weights, temporary / MODEL)
-        save_file(_optimizer_tensors(optimizer), temporary / OPTIMIZER)
+        if optimizer is not None:
+            save_file(_optimizer_tensors(optimizer), temporary / OPTIMIZER)
         (temporary / "progress.json").write_text(json.dumps(asdict(progress)))
 
     dest = folder / f"ckpt-{progress.epoch:08d}"

@@ -88,10 +88,27 @@ def make_job(
     if family == "cnn" and schema.image is None:
         raise SpecError(Problem(rule="model.family cnn needs an image column", got="a table",
                                 cure="Take mlp or linear."))
-    if family in ("mlp", "linear") and not (schema.numeric or schema.categorical):
+    if family in ("mlp", "linear", "gbdt") and not (schema.numeric or schema.categorical):
         raise SpecError(Problem(rule=f"model.family {family} needs a column of numbers or "
                                 "categories", got="images only", cure="Take cnn."))
+    if family == "gbdt":
+        _check_trees(training, model.resolved(family), schema)
     return TrainJob(
         family=family, params=model.resolved(family), training=training,
         metric=metric or DEFAULT_METRIC[schema.task], schema=schema, project=project,
     )
+
+
+def _check_trees(training: TrainingSpec, params: dict[str, Any], schema: InputSchema) -> None:
+    if schema.image is not None:
+        raise SpecError(Problem(
+            rule="model.family gbdt reads numbers and categories only", got="an image column",
+            cure="Take cnn, or give the column the kind ignore in data.columns."))
+    if training.gpu == "require":
+        raise SpecError(Problem(rule="model.family gbdt grows its trees on the CPU",
+                                got="training.gpu: require", cure="Set training.gpu to auto."))
+    if params["rounds"] < training.epochs:
+        raise SpecError(Problem(
+            rule="model.rounds are shared out over training.epochs: at least one each",
+            got=f"{params['rounds']} rounds for {training.epochs} epochs",
+            cure="Raise model.rounds, or lower training.epochs."))

@@ -9,6 +9,7 @@ from raymill.events import Notify, ignore
 
 from .context import LoopContext
 from .factories import load_object
+from .families.base import fitter
 from .job import TrainJob
 from .result import FitResult
 from .session import Session, StopTraining
@@ -28,6 +29,9 @@ def fit(
         TrainingError: the loss or a weight is not finite, memory ran out, or there are fewer
             training rows than workers.
     """
+    own = fitter(job.family)
+    if own is not None:
+        return own(job, train, validation, session, notify)
     trainer = Trainer(job, train, validation, session, notify)
     try:
         if job.training.loop is not None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_args
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from raymill.specs import PlacedError
-from raymill.training.params import FAMILY_PARAMS, is_factory
+from raymill.training.params import FAMILY_PARAMS, follows, is_factory
 from raymill.training.spec import TrainingSpec
 from raymill.yamls import did_you_mean
 
@@ -140,6 +140,9 @@ def field_type(path: str, family: str, place: Place) -> Any:
     room, _, field = path.partition(".")
     if room in _ELSEWHERE:
         raise PlacedError(f"{path} can't be searched: {_ELSEWHERE[room]}", *place)
+    if room == "training" and not follows(family, field):
+        raise PlacedError(f"{path} can't be searched: model.family {family} does not use it",
+                          *place)
     parts: dict[str, type[BaseModel]] = {"training": TrainingSpec}
     if family in FAMILY_PARAMS:
         parts["model"] = FAMILY_PARAMS[family]

@@ -21,9 +21,9 @@ from raymill.data.spec import DataSpec
 from raymill.errors import Problem, SpecError
 from raymill.evaluation.spec import ObjectiveSpec
 from raymill.serving.spec import ServingSpec
-from raymill.specs import Part
+from raymill.specs import Part, PlacedError
 from raymill.tracking.spec import TrackingSpec
-from raymill.training.params import FAMILY_PARAMS
+from raymill.training.params import FAMILY_PARAMS, follows
 from raymill.training.spec import ModelSpec, TrainingSpec
 from raymill.tuning.fields import check_space
 from raymill.tuning.spec import TuningSpec
@@ -67,6 +67,16 @@ class Spec(Part):
     @model_validator(mode="after")
     def _space_names_fields(self) -> Spec:
         check_space(self.tuning.space, self.model.family)
+        return self
+
+    @model_validator(mode="after")
+    def _training_is_followed(self) -> Spec:
+        family = self.model.family
+        for name, field in TrainingSpec.model_fields.items():
+            set_here = getattr(self.training, name) != field.get_default(call_default_factory=True)
+            if set_here and not follows(family, name):
+                raise PlacedError(f"model.family {family} does not use training.{name}; its own "
+                                  "parameters stand under model", "training", name)
         return self
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import nn
 
@@ -13,8 +14,16 @@ from raymill.training.params import FAMILY_PARAMS, is_factory
 
 from .cnn import CNN
 from .ensemble import ENSEMBLE, Ensemble
+from .gbdt import GBDT
 from .linear import Linear
 from .mlp import MLP
+
+if TYPE_CHECKING:
+    from raymill.events import Notify
+    from raymill.training.job import TrainJob
+    from raymill.training.result import FitResult
+    from raymill.training.session import Session
+    from raymill.training.shard import Shard
 
 
 class Family(Protocol):
@@ -29,7 +38,31 @@ class Family(Protocol):
     def __call__(self, schema: InputSchema, **params: Any) -> nn.Module: ...
 
 
-FAMILIES: Mapping[str, Callable[..., nn.Module]] = {"linear": Linear, "mlp": MLP, "cnn": CNN}
+FAMILIES: Mapping[str, Callable[..., nn.Module]] = {"linear": Linear, "mlp": MLP, "cnn": CNN,
+                                                "gbdt": GBDT}
+
+
+class Fitter(Protocol):
+    """Fits a family that gradients can't: the whole of a run, as `training.loop.fit` promises it.
+
+    The model is still a module as above: its state is what checkpoints and the bundle hold.
+    """
+
+    def __call__(
+        self, job: TrainJob, train: Shard, validation: Shard, session: Session, notify: Notify
+    ) -> FitResult: ...
+
+
+# The modules whose `fit` is a family's own; they are imported where they fit.
+FITTERS: Mapping[str, str] = {"gbdt": "raymill.training.boosting"}
+
+
+def fitter(family: str) -> Fitter | None:
+    """A family's own fitting; None: the training loop does it."""
+    if family not in FITTERS:
+        return None
+    found: Fitter = importlib.import_module(FITTERS[family]).fit
+    return found
 
 
 def build(

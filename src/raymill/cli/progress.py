@@ -105,7 +105,7 @@ def plain_line(event: Event, state: State) -> str | None:
 
 def _epoch_text(data: dict[str, Any], metric: str) -> str:
     metrics = data["metrics"]
-    shown = [f"{k} {number(metrics[k])}" for k in ("train_loss", "val_loss", f"val_{metric}")
+    shown = [f"{k} {number(metrics[k])}" for k in ("trees", "train_loss", "val_loss", f"val_{metric}")
              if metrics.get(k) is not None]
     speed = f"  {data['rows_per_s']:,.0f} rows/s" if data.get("rows_per_s") else ""
     return f"epoch {data['epoch']}/{data['epochs']}  {'  '.join(shown)}{speed}"

@@ -1,0 +1,229 @@
+"""Fits `gbdt`: LightGBM's trees, a part of them an epoch, so that they are searched, stopped,
+checkpointed and taken up again like any other model."""
+
+from __future__ import annotations
+
+import os
+from itertools import pairwise
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from raymill.errors import TrainingError
+from raymill.events import Notify, note
+from raymill.failpoints import failpoint
+
+from . import checkpoint
+from .balance import class_weights
+from .epochs import count_rows, spent, take_down, tell_epoch
+from .evaluating import measure
+from .families.gbdt import GBDT, matrix
+from .job import TrainJob
+from .losses import row_losses
+from .model import build_model
+from .parallel import gather_rows, sum_over_ranks
+from .result import FitResult
+from .session import Session, StopTraining
+from .shard import TARGET, Shard
+from .trees import Forest, parse
+
+Margins = NDArray[np.float64]
+
+
+def fit(
+    job: TrainJob, train: Shard, validation: Shard, session: Session, notify: Notify
+) -> FitResult:
+    """Grow the job's trees on this rank's rows, `rounds / epochs` of them an epoch.
+
+    Every epoch is a boosting of its own on what the trees so far leave, with a seed of its own:
+    so one that goes on from a checkpoint grows the very trees that an unbroken one does.
+    """
+    boosting = Boosting(job, train, validation, session, notify)
+    try:
+        while not boosting.done:
+            boosting.epoch()
+    except StopTraining:
+        pass
+    return boosting.result()
+
+
+class Boosting:
+    """One run: its trees, what they say of every row by now, and how far it is."""
+
+    def __init__(
+        self, job: TrainJob, train: Shard, validation: Shard, session: Session, notify: Notify
+    ) -> None:
+        self.job, self.session, self.notify = job, session, notify
+        if session.world_size > 1:
+            raise TrainingError("gbdt grows its trees on one worker", cure="Set training.workers to 1.")
+        self.counts, self.validation_counts = count_rows(train, validation, session)
+        model = build_model(job)
+        assert isinstance(model, GBDT)
+        self.model = model
+        self.rows = {"train": matrix(train.tensors), "validation": matrix(validation.tensors)}
+        self.targets = {"train": train.tensors[TARGET],
+                        "validation": validation.tensors.get(TARGET, torch.zeros(0))}
+        self.margins: dict[str, Margins] = {
+            split: np.zeros((len(rows), job.schema.outputs)) for split, rows in self.rows.items()}
+        self.weights = self._class_weights()
+        self.dataset = self._dataset()
+        self.progress = checkpoint.Progress(identity=job.identity(sum(self.counts)))
+        self.best = self.model.state_dict()
+        self._resume()
+
+    @property
+    def done(self) -> bool:
+        """Whether the epochs or the patience ran out, or no split is worth it any more."""
+        trees = [row["trees"] for row in self.progress.history[-2:]]
+        return spent(self.progress, self.job) or (len(trees) == 2 and trees[0] == trees[1])
+
+    def epoch(self) -> None:
+        """Grow an epoch's trees, evaluate, keep a checkpoint, report."""
+        progress, session = self.progress, self.session
+        more = self._grow()
+        if more.splits or self.model.forest is None:
+            self._add(more)
+        progress.epoch += 1
+        row = {"epoch": progress.epoch, "trees": float(self._rounds), "train_loss": self._loss(),
+               **self._evaluate()}
+        if take_down(progress, self.job, row):
+            self.best = self.model.state_dict()
+        if session.rank == 0:
+            if session.folder is not None:
+                checkpoint.save(session.folder, self.model, None, progress)
+            tell_epoch(self.notify, self.job, row)
+        session.report(row)
+        failpoint("train.after_report")
+
+    def result(self) -> FitResult:
+        """The best epoch's.
+
+        Raises:
+            TrainingError: no epoch was finished.
+        """
+        progress, folder = self.progress, self.session.folder
+        if progress.best is None:
+            raise TrainingError("training must finish an epoch")
+        return FitResult(
+            best=progress.history[progress.best_epoch - 1], best_epoch=progress.best_epoch,
+            epochs=progress.epoch, history=progress.history, weights={} if folder else self.best,
+            checkpoint=checkpoint.of_epoch(folder, progress.best_epoch) if folder else None)
+
+    @property
+    def _rounds(self) -> int:
+        return self.model.forest.rounds if self.model.forest is not None else 0
+
+    def _class_weights(self) -> Tensor | None:
+        schema, spec = self.job.schema, self.job.training.class_weights
+        if spec == "none":
+            return None
+        counts = torch.zeros(len(schema.classes or ()) or 1, dtype=torch.float64)
+        if schema.classes is not None:
+            counts += torch.bincount(self.targets["train"], minlength=len(schema.classes))
+        total = sum_over_ranks(counts.to(self.session.device), self.session.world_size).cpu()
+        return class_weights(spec, total, schema)
+
+    def _dataset(self) -> Any:
+        """The training rows in bins, once for all epochs."""
+        schema, lightgbm = self.job.schema, library()
+        numbers = len(schema.numeric)
+        weight = None
+        if self.weights is not None:
+            weight = self.weights[self.targets["train"]].numpy()
+        return lightgbm.Dataset(
+            self.rows["train"], label=self.targets["train"].numpy(), weight=weight,
+            categorical_feature=list(range(numbers, numbers + len(schema.categorical))),
+            params=self._params(0), free_raw_data=True,
+        ).construct()
+
+    def _params(self, epoch: int) -> dict[str, Any]:
+        """LightGBM's, with the seeds of an epoch."""
+        own, schema = self.job.params, self.job.schema
+        objective = "regression" if schema.task == "regression" else schema.task
+        seed = (self.job.training.seed * 100_003 + epoch) % (1 << 30)
+        return {
+            "objective": objective, "num_class": schema.outputs, "verbosity": -1,
+            "learning_rate": own["learning_rate"], "num_leaves": own["leaves"],
+            "max_depth": own["depth"] or -1, "min_data_in_leaf": own["min_rows"],
+            "feature_fraction": own["feature_fraction"], "bagging_fraction": own["row_fraction"],
+            "bagging_freq": int(own["row_fraction"] < 1), "lambda_l1": own["l1"],
+            "lambda_l2": own["l2"], "max_bin": own["bins"], "num_threads": torch.get_num_threads(),
+            "deterministic": True, "force_row_wise": True, "feature_pre_filter": False,
+            "data_random_seed": self.job.training.seed % (1 << 30), "bagging_seed": seed,
+            "feature_fraction_seed": seed, "extra_seed": seed, "objective_seed": seed,
+        }
+
+    def _grow(self) -> Forest:
+        """The next epoch's trees, on what those so far leave."""
+        epoch, schema = self.progress.epoch, self.job.schema
+        total, epochs = self.job.params["rounds"], self.job.training.epochs
+        if epoch:
+            self.dataset.set_init_score(_flat(self.margins["train"]))
+        booster = library().Booster(self._params(epoch), self.dataset)
+        for _ in range(total * (epoch + 1) // epochs - total * epoch // epochs):
+            if booster.update():
+                break
+        return parse(booster.model_to_string(), self.model.features, schema.outputs)
+
+    def _add(self, more: Forest) -> None:
+        """Put trees behind those that there are, and their word to that on every row."""
+        old = self._rounds
+        forest = self.model.forest
+        self.model.forest = more if forest is None else forest.then(more)
+        self._say(old, self._rounds)
+
+    def _say(self, start: int, end: int) -> None:
+        for split, rows in self.rows.items():
+            if len(rows):
+                said = self.model.booster.predict(
+                    rows, start_iteration=start, num_iteration=end - start, raw_score=True,
+                    num_threads=torch.get_num_threads())
+                self.margins[split] += np.asarray(said).reshape(len(rows), -1)
+
+    def _resume(self) -> None:
+        """Go on from the newest checkpoint, epoch by epoch: sums of floats depend on their order."""
+        latest = self.session.latest_checkpoint()
+        if latest is None or checkpoint.read_progress(latest).identity != self.progress.identity:
+            return
+        self.progress = checkpoint.read_progress(latest)
+        self.model.load_state_dict(checkpoint.load_weights(latest))
+        rounds = [0, *(int(row["trees"]) for row in self.progress.history)]
+        for start, end in pairwise(rounds):
+            if end > start:
+                self._say(start, end)
+        if self.session.rank == 0:
+            note(self.notify, f"goes on after epoch {self.progress.epoch}")
+
+    def _loss(self) -> float:
+        """The mean loss of a training row of all ranks, each times its class's weight."""
+        target = self.targets["train"]
+        losses = row_losses(torch.from_numpy(self.margins["train"]), target, self.job.schema)
+        if self.weights is not None:
+            losses = losses * self.weights[target]
+        total = losses.double().sum().to(self.session.device)
+        return float(sum_over_ranks(total, self.session.world_size)) / sum(self.counts)
+
+    def _evaluate(self) -> dict[str, float]:
+        def of_all(rows: Tensor) -> Tensor:
+            return torch.from_numpy(gather_rows(rows.to(self.session.device),
+                                                self.validation_counts))
+
+        output = torch.from_numpy(self.margins["validation"]).float()
+        return measure(of_all(output), of_all(self.targets["validation"]), self.job.schema)
+
+
+def _flat(margins: Margins) -> Margins:
+    return margins[:, 0] if margins.shape[1] == 1 else margins
+
+
+def library() -> ModuleType:
+    """LightGBM, whose threads sleep while they wait: those that spin make a machine that has other
+    work a hundred times slower."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import lightgbm
+
+    return lightgbm  # type: ignore[no-any-return]
