@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,11 @@ from raymill.errors import RaymillError
 
 from .environment import ensure_token, for_new, free_port
 from .local import reaped
-from .probe import GuardState, guard
+from .probe import GuardState, guard, guard_http
 from .state import ClusterState, Node, write
 
-ATTEMPTS = 2  # a busy machine may not give Ray's agent the time that Ray allows
-HEAD_S, NODE_S, POLL_S, DRAIN_S = 90.0, 90.0, 0.3, 25.0
+ATTEMPTS = 3  # a busy machine may not give Ray's agent the time that Ray allows
+NODE_S, POLL_S, DRAIN_S = 90.0, 0.3, 25.0
 JOB_STOP_S = "30"  # what a stopped job has to mark its run and to end its actors
 # `ray`, but that a second raylet may join on loopback: the switch that makes Ray take 127.0.0.1
 # for the node's address (see environment.py) is of systems for which it refuses clusters.
@@ -98,18 +99,20 @@ class Keeper:
         write(self.home, state)
 
     def _start(self) -> None:
+        """The head, then one worker after the other, each tried again where Ray gave it up."""
+        self._tried(self._start_head)
+        for node in self.order.workers:
+            if not self.stop.is_set():
+                self._tried(partial(self._start_worker, node))
+        self.say(self.state.but(phase="ready"))
+
+    def _tried(self, start: Callable[[], None]) -> None:
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                self._start_head()
-                break
+                return start()
             except RaymillError:
                 if attempt == ATTEMPTS:
                     raise
-        for node in self.order.workers:
-            if not self.stop.is_set():
-                self._start_worker(node)
-        self._wait(lambda: self._alive_nodes() == len(self.children), NODE_S, "its workers")
-        self.say(self.state.but(phase="ready"))
 
     def _start_head(self) -> None:
         port, dashboard = free_port(), free_port()
@@ -118,19 +121,23 @@ class Keeper:
         os.environ["PATH"] = os.pathsep.join(  # a job's `python` is this one
             [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
         ensure_token()
-        head = Node(name="head", cpus=self.order.head_cpus, gpus=0)
-        self._launch(head, "--head", f"--port={port}", "--include-dashboard=true",
-                     "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
-                     f"--temp-dir={self.order.folder}")
         address = f"127.0.0.1:{port}"
         self.say(self.state.but(address=address, dashboard=f"http://127.0.0.1:{dashboard}"))
-        self._wait(lambda: guard(address) is not GuardState.SILENT, HEAD_S, "its head")
+        self._launch(Node(name="head", cpus=self.order.head_cpus, gpus=0),
+                     "--head", f"--port={port}", "--include-dashboard=true",
+                     "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
+                     f"--temp-dir={self.order.folder}")
+        self._until("head", lambda: guard(address) is not GuardState.SILENT
+                    and self._alive_nodes() == 1
+                    and guard_http(self.state.dashboard) is not GuardState.SILENT)
         if guard(address) is GuardState.OPEN:
             raise RaymillError("a cluster must ask for its token, but this one answers without",
                                cure="Is RAY_AUTH_MODE set to something else?")
 
     def _start_worker(self, node: Node) -> None:
+        others = len(self.children) - (node.name in self.children)
         self._launch(node, f"--address={self.state.address}")
+        self._until(node.name, lambda: self._alive_nodes() == others + 1)
 
     def _launch(self, node: Node, *arguments: str) -> None:
         log = os.open(Path(self.order.folder) / f"{node.name}.log",
@@ -150,13 +157,15 @@ class Keeper:
         others = [each for each in self.state.nodes if each.name != node.name]
         self.say(self.state.but(nodes=[*others, replace(node, pid=child.pid)]))
 
-    def _wait(self, done: Callable[[], bool], seconds: float, what: str) -> None:
-        end = time.monotonic() + seconds
-        while not self.stop.is_set() and not done():
-            dead = [name for name, child in self.children.items() if child.poll() is not None]
-            if dead or time.monotonic() > end:
-                raise RaymillError(f"a cluster must start, but {what} did not",
-                                   cure=self._last_words(dead or list(self.children)))
+    def _until(self, name: str, ready: Callable[[], bool]) -> None:
+        """Wait for a child to be `ready`; a child that is not is ended."""
+        child, end = self.children[name], time.monotonic() + NODE_S
+        while not self.stop.is_set() and not ready():
+            if child.poll() is not None or time.monotonic() > end:
+                child.kill()
+                child.wait()
+                raise RaymillError(f"a cluster must start, but its node {name} did not",
+                                   cure=self._last_words(name))
             time.sleep(POLL_S)
 
     def _alive_nodes(self) -> int:
@@ -182,14 +191,11 @@ class Keeper:
             raise RaymillError("the head of the cluster is lost, and the cluster with it",
                                cure="Start another: raymill cluster up. Runs go on on it.")
 
-    def _last_words(self, names: list[str]) -> str:
-        """The end of what the children said."""
-        texts = []
-        for name in names[:2]:
-            path = Path(self.order.folder) / f"{name}.log"
-            lines = path.read_text(errors="replace").strip().splitlines() if path.exists() else []
-            texts.append(f"{name}: {' '.join(lines[-3:])[:400]}")
-        return "; ".join(texts)
+    def _last_words(self, name: str) -> str:
+        """The end of what a child said."""
+        path = Path(self.order.folder) / f"{name}.log"
+        lines = path.read_text(errors="replace").strip().splitlines() if path.exists() else []
+        return " ".join(lines[-3:])[:500]
 
     def _end(self) -> None:
         """SIGTERM to all, the head last; the reaper ends those that don't heed it."""

@@ -10,7 +10,7 @@ import yaml
 from raymill.errors import UsageError
 
 from .project import Project
-from .spec import ClusterSpec, Machine
+from .spec import ClusterSpec, LauncherSpec, NodesSpec
 
 TOKEN = "~/.ray/auth_token"
 # `ray up` copies the token first; nothing listens without it.
@@ -25,12 +25,12 @@ def launcher_yaml(spec: ClusterSpec, project: Project) -> str:
         UsageError: the spec names no provider's settings, image or machine types that it needs.
     """
     launcher = spec.launcher
-    if "provider" not in launcher.model_fields_set:
+    if launcher is None:
         raise UsageError("Ray's cluster launcher needs a provider",
                          cure="Set cluster.launcher, like {provider: aws, region: eu-west-1}.")
     document: dict[str, Any] = {
         "cluster_name": project.label,
-        "provider": _provider(spec),
+        "provider": _provider(launcher),
         "auth": {"ssh_user": launcher.ssh_user},
         "file_mounts": {TOKEN: TOKEN},
         "setup_commands": ["chmod 600 ~/.ray/auth_token"],
@@ -46,12 +46,11 @@ def launcher_yaml(spec: ClusterSpec, project: Project) -> str:
             "run_options": ["--shm-size=" + shlex.quote(
                 f"{max(1, round(spec.nodes.workers[0].memory_gb * 0.3))}g")]}
     if launcher.provider != "local":
-        document |= _types(spec)
+        document |= _types(spec.nodes, launcher.provider)
     return yaml.safe_dump(document, sort_keys=False)
 
 
-def _provider(spec: ClusterSpec) -> dict[str, Any]:
-    launcher = spec.launcher
+def _provider(launcher: LauncherSpec) -> dict[str, Any]:
     if launcher.provider == "local":
         return {"type": "local", "head_ip": launcher.head_ip, "worker_ips": launcher.worker_ips}
     found: dict[str, Any] = {"type": launcher.provider, "region": launcher.region}
@@ -60,26 +59,19 @@ def _provider(spec: ClusterSpec) -> dict[str, Any]:
     return found
 
 
-def _types(spec: ClusterSpec) -> dict[str, Any]:
-    nodes = spec.nodes
+def _types(nodes: NodesSpec, provider: str) -> dict[str, Any]:
     kinds = {"head": nodes.head} | {group.name: group for group in nodes.workers}
     if untyped := [name for name, machine in kinds.items() if machine.type is None]:
-        raise UsageError(f"the provider {spec.launcher.provider} needs a machine type, but "
-                         f"{untyped[0]!r} names none",
-                         cure="Set `type` under cluster.nodes, like m6i.2xlarge.")
-    types = {"head": {"resources": {"CPU": 0}, "node_config": _config(spec, nodes.head),
-                      "min_workers": 0, "max_workers": 0}}
+        raise UsageError(f"the provider {provider} needs a machine type, but {untyped[0]!r} names "
+                         "none", cure="Set `type` under cluster.nodes, like m6i.2xlarge.")
+    key = {"aws": "InstanceType", "gcp": "machineType"}[provider]
+    types: dict[str, Any] = {"head": {"resources": {"CPU": 0}, "min_workers": 0, "max_workers": 0,
+                                      "node_config": {key: nodes.head.type}}}
     for group in nodes.workers:
         types[group.name] = {
             "resources": {"CPU": int(group.cpus), **({"GPU": group.gpus} if group.gpus else {})},
-            "node_config": _config(spec, group),
-            "min_workers": group.min, "max_workers": group.max,
+            "node_config": {key: group.type}, "min_workers": group.min, "max_workers": group.max,
         }
     return {"max_workers": sum(group.max for group in nodes.workers),
             "idle_timeout_minutes": max(1, nodes.idle_timeout_s // 60),
             "head_node_type": "head", "available_node_types": types}
-
-
-def _config(spec: ClusterSpec, machine: Machine) -> dict[str, Any]:
-    key = "InstanceType" if spec.launcher.provider == "aws" else "machineType"
-    return {key: machine.type}

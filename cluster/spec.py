@@ -107,7 +107,7 @@ class SlurmSpec(Part):
 class LauncherSpec(Part):
     """How Ray's own cluster launcher makes the cluster (`ray up`)."""
 
-    provider: Literal["aws", "gcp", "local"] = "aws"
+    provider: Literal["aws", "gcp", "local"]
     region: str | None = None
     zone: str | None = None  # gcp's availability zone
     project: str | None = None  # gcp's project
@@ -119,10 +119,7 @@ class LauncherSpec(Part):
     def _complete(self) -> LauncherSpec:
         needs = {"aws": ("region",), "gcp": ("region", "zone", "project"),
                  "local": ("head_ip", "worker_ips")}[self.provider]
-        # A resolved spec states every default; it says no more than one that states nothing.
-        stated = {name for name in self.model_fields_set
-                  if getattr(self, name) not in (None, [], type(self).model_fields[name].default)}
-        if stated and (missing := [name for name in needs if not getattr(self, name)]):
+        if missing := [name for name in needs if not getattr(self, name)]:
             raise ValueError(f"the provider {self.provider} needs {', '.join(missing)}")
         return self
 
@@ -141,4 +138,4 @@ class ClusterSpec(Part):
     nodes: NodesSpec = NodesSpec()
     kubernetes: KubernetesSpec = KubernetesSpec()
     slurm: SlurmSpec = SlurmSpec()
-    launcher: LauncherSpec = LauncherSpec()
+    launcher: LauncherSpec | None = None
