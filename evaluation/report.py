@@ -5,22 +5,18 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from . import charts
 from .columns import columns
 from .figures import figures
-from .formats import exact, label
+from .formats import exact
 from .gates import Verdict
 from .results import Evaluation, maximised
-from .svg import number
+from .search_report import SearchData, view
+from .templating import TEMPLATES, environment
 from .words import findings, summary
 
-TEMPLATES = Path(__file__).parent / "templates"
-LEADERS = 12  # trials that the leaderboard shows
 TASKS = {"binary": "binary classification", "multiclass": "multi-class classification",
          "regression": "regression"}
 
@@ -34,9 +30,7 @@ class ReportData:
         spec_yaml: the resolved spec.
         history: one dict an epoch of the final training: `epoch`, `train_loss`, `val_loss`,
             `val_<metric>`, ...
-        trials: one dict a trial: `number`, `state`, `value`, `params`, `values` (by epoch),
-            `seconds`, `cause`.
-        importances: parameter to its share of the search's variance.
+        search: what the search left behind; None: there was none.
         profile: the reference statistics of the training rows.
         lineage: ids, digests and versions; a list is folded away.
         notes: what was decided about the data, one sentence each.
@@ -47,8 +41,7 @@ class ReportData:
     evaluation: Evaluation
     verdicts: Sequence[Verdict]
     history: Sequence[Mapping[str, Any]] = ()
-    trials: Sequence[Mapping[str, Any]] = ()
-    importances: Mapping[str, float] = field(default_factory=dict)
+    search: SearchData | None = None
     profile: Mapping[str, Any] = field(default_factory=dict)
     lineage: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
@@ -56,15 +49,10 @@ class ReportData:
 
 def render(data: ReportData) -> str:
     """The page. Everything in it comes from `data`; nothing is fetched when it is opened."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )
-    environment.filters |= {"exact": exact, "number": number, "label": label}
     evaluation = data.evaluation
     views = columns(data.profile)
     plain = {k: v for k, v in data.lineage.items() if not isinstance(v, (list, dict))}
-    return environment.get_template("report.html.j2").render(
+    return environment().get_template("report.html.j2").render(
         data=data,
         evaluation=evaluation,
         css=(TEMPLATES / "report.css").read_text(encoding="utf-8"),
@@ -76,11 +64,7 @@ def render(data: ReportData) -> str:
         table=metric_rows(evaluation),
         figures=figures(evaluation),
         learning=charts.learning(data.history, evaluation.metric),
-        history=charts.history(data.trials, evaluation.metric),
-        trial_curves=charts.trial_curves(data.trials, evaluation.metric),
-        importances=charts.bars(data.importances, "parameter importance"),
-        board=leaderboard(data.trials, evaluation.metric),
-        counts=_counts(data.trials),
+        found=view(data.search) if data.search is not None and data.search.trials else None,
         columns=views,
         lineage={k: "–" if v is None else str(v) for k, v in plain.items()},
         folded={k: v for k, v in data.lineage.items() if isinstance(v, (list, dict)) and v},
@@ -120,33 +104,3 @@ def _others(evaluation: Evaluation, name: str) -> Iterator[tuple[str, str, str]]
         stands = "level" if not gap.clear else "behind" if rival.loses(name) else "ahead"
         gained = f"{exact(-gap.value, sign=True)}"
         yield exact(rival.metrics[name].value), gained, stands
-
-
-def leaderboard(trials: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any]:
-    """`params` (the columns) and `rows` (best first), at most LEADERS of them."""
-    known = [t for t in trials if t.get("value") is not None]
-    ranked = sorted(known, key=lambda t: float(t["value"]), reverse=maximised(metric))[:LEADERS]
-    names = list(dict.fromkeys(name for t in ranked for name in t.get("params", {})))
-    rows = [
-        {
-            "number": t["number"], "state": t["state"], "value": exact(float(t["value"])),
-            "epochs": len(t.get("values") or {}) or "–",
-            "seconds": f"{float(t['seconds']):,.0f} s" if t.get("seconds") is not None else "–",
-            "params": [_param(t.get("params", {}).get(name)) for name in names],
-        }
-        for t in ranked
-    ]
-    return {"params": names, "rows": rows, "total": len(known)}
-
-
-def _param(value: Any) -> str:
-    return "–" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _counts(trials: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    return {
-        state: count for state in ("complete", "pruned", "failed")
-        if (count := sum(t["state"] == state for t in trials))
-    }
-
-

@@ -170,24 +170,27 @@ def _shades(plot: Plot, points: Sequence[tuple[float, float, float]], maximize: 
 def pareto(trials: Trials, names: Sequence[str], front: Sequence[int],
            chosen: int | None) -> Markup:
     """Each trial by two objectives; the front is joined, the choice marked."""
-    known = [t for t in trials if t.get("objectives") and len(t["objectives"]) >= 2]
+    if len(names) < 2:
+        return Markup("")
+    known = [t for t in trials if set(names[:2]) <= set(t.get("measures", {}))]
     if len(known) < 2:
         return Markup("")
-    xs, ys = ([float(t["objectives"][i]) for t in known] for i in (1, 0))
-    plot = Plot(padded(xs), padded(ys), f"{names[0]} against {names[1]}", width=660, height=360)
+    at = {t["number"]: (float(t["measures"][names[1]]), float(t["measures"][names[0]]))
+          for t in known}
+    xs, ys = zip(*at.values(), strict=True)
+    plot = Plot(padded(xs), padded(ys), f"{names[0]} against {names[1]}", width=940, height=360)
     plot.axes(label(names[1]), label(names[0]))
-    on_front = sorted((float(t["objectives"][1]), float(t["objectives"][0])) for t in known
-                      if t["number"] in front)
+    on_front = sorted(at[n] for n in front if n in at)
     if len(on_front) > 1:
         plot.line(on_front, "s-model thin", "the front")
-    for trial in sorted(known, key=lambda t: (t["number"] == chosen, t["number"] in front)):
-        first, second = (float(value) for value in trial["objectives"][:2])
-        kind = ("s-second" if trial["number"] == chosen else
-                "s-model" if trial["number"] in front else "s-rival hollow")
-        title = f"trial {trial['number']}: {names[0]} {number(first)}, {names[1]} {number(second)}"
-        plot.dot(second, first, kind, title, 5 if trial["number"] == chosen else 4)
+    for trial in sorted(at, key=lambda n: (n == chosen, n in front)):
+        kind = ("s-second" if trial == chosen else
+                "s-model" if trial in front else "s-rival hollow")
+        x, y = at[trial]
+        title = f"trial {trial}: {names[0]} {number(y)}, {names[1]} {number(x)}"
+        plot.dot(x, y, kind, title, 5 if trial == chosen else 4)
     keys = [("s-second round", "chosen"), ("s-model round", "on the front"),
-            ("s-rival hollow round", "worse in both than another")]
+            ("s-rival hollow round", "another is better in both")]
     return legend(*keys) + plot.svg()
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .runs import Run
 
 RUN_TAG, TRIAL_TAG, STATE_TAG = "raymill.run", "raymill.trial", "raymill.state"
+BEST_TAG = "raymill.best"
 STATUS = {
     "running": "RUNNING", "finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED",
     "complete": "FINISHED", "pruned": "KILLED", "dead": "KILLED",
@@ -66,6 +67,7 @@ class Mirror:
         self.experiment = _experiment(client, uri, experiment, run)
         self.run_id = self._find_or_create_parent()
         self._open_trials: set[int] = set()
+        self._best: int | None = None
         self.trials = self._find_trials()
         self._batches: dict[str, _Batch] = {}
 
@@ -121,6 +123,8 @@ class Mirror:
                 found[number] = str(run.info.run_id)
                 if run.info.status == "RUNNING":
                     self._open_trials.add(number)
+                if run.data.tags.get(BEST_TAG) == "true":
+                    self._best = number
         return found
 
     def _search(self, where: str) -> list[Any]:
@@ -196,6 +200,24 @@ class Mirror:
         else:
             self._open_trials.discard(number)
             self._end(run_id, state, entry.time)
+
+    def _on_place(self, entry: Entry) -> None:
+        number = entry.data.get("trial")
+        if number is not None:
+            gpus = ",".join(str(gpu) for gpu in entry.data["gpus"])
+            self._tag(self._trial(number, entry.time),
+                      {"raymill.device": entry.data["device"], "raymill.gpus": gpus or None})
+
+    def _on_best(self, entry: Entry) -> None:
+        """Mark the winner. Trials of an earlier run are below that run, not below this one."""
+        number = int(entry.data["trial"])
+        if self._best in self.trials:
+            self._tag(self.trials[self._best], {BEST_TAG: "false"})
+        self._best = number
+        self._tag(self.run_id, {"raymill.best_trial": number})
+        self._measure(self.run_id, {"best_objective": entry.data["value"]}, entry.time)
+        if number in self.trials:
+            self._tag(self.trials[number], {BEST_TAG: "true"})
 
     def _on_dataset(self, entry: Entry) -> None:
         data = entry.data

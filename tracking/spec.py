@@ -10,10 +10,15 @@ from raymill.specs import Part
 
 
 class TrackingSpec(Part):
-    """Where runs and models are recorded. `uri: null` is SQLite in the raymill home."""
+    """Where runs and models are recorded. `uri: null` is SQLite in the raymill home.
+
+    `system_metrics` records every 10 s how busy the driver's machine is: CPU, memory, disk,
+    network, and GPUs where nvidia-smi lists any.
+    """
 
     uri: str | None = None
     experiment: Annotated[str, Field(min_length=1)] | None = None  # None: the spec's name
+    system_metrics: bool = False
     promote: Literal["auto", "manual"] = "auto"  # auto: a model that passes becomes champion
 
     @field_validator("uri")

@@ -13,6 +13,7 @@ from raymill.evaluation.evaluate import evaluate as measure
 from raymill.evaluation.gates import Verdict, judge
 from raymill.evaluation.report import ReportData, render
 from raymill.evaluation.results import Evaluation
+from raymill.evaluation.search_report import SearchData
 from raymill.evaluation.threshold import choose
 from raymill.evaluation.words import findings
 from raymill.events import note, warn
@@ -276,7 +277,8 @@ def write_report(
         page = render(ReportData(
             title=f"{work.spec.name} version {version}", spec_yaml=work.run.spec_yaml,
             evaluation=evaluation, verdicts=verdicts, history=trained.history,
-            trials=found.trials, importances=found.importances, profile=data.profile,
+            search=SearchData(found.metric, found.trials, importances=found.importances),
+            profile=data.profile,
             lineage=lineage(work, data, trained, version), notes=data.notes,
         ))
         path.write_text(page, encoding="utf-8")

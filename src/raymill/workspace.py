@@ -18,6 +18,7 @@ from raymill.tracking.home import Home
 from raymill.tracking.mlflow_writer import MLflowWriter
 from raymill.tracking.registry import Registry
 from raymill.tracking.runs import Run
+from raymill.tracking.system import metered
 
 from .project import check_code, own_code
 from .stages import Stages, key_of
@@ -79,6 +80,8 @@ def workspace(
         tell(Event("note", {"text": f"run {run.id}" + (" (goes on)" if run.resumed else "")}))
         run.journal.append("environment", **environment(base), user=user())
         run.journal.append("artifact", path=str(run.path / "spec.yaml"), folder="spec")
+        if spec.tracking.system_metrics:
+            stack.enter_context(metered(lambda reading: run.journal.append("metrics", **reading)))
         cluster = located(spec.cluster, place.path)
         capacity = stack.enter_context(ray_session(cluster, base, tell))
         yield Work(spec, base, place, run, Stages(place.cache, tell), tell, capacity, uri)

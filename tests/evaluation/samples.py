@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from raymill.evaluation.evaluate import evaluate
 from raymill.evaluation.gates import judge
 from raymill.evaluation.report import ReportData
+from raymill.evaluation.search_report import SearchData
 from raymill.evaluation.spec import CostSpec, ObjectiveSpec, ThresholdSpec
 
 from .fakes import FakePredictor, FakePrepared, Scorer, binary, images, regression
@@ -33,14 +35,34 @@ def report(
         evaluation=evaluation,
         verdicts=judge(gates, evaluation),
         history=_history(metric, rising=metric != "rmse"),
-        trials=_trials(rising=metric != "rmse"),
-        importances={"training.lr": 0.61, "model.width": 0.2, "model.dropout": 0.12,
-                     "training.weight_decay": 0.05, "model.depth": 0.02},
+        search=search(metric, _trials(rising=metric != "rmse")),
         profile=_profile(),
         lineage={"run": "20261123-1240-3fa9", "model": "cards version 3",
                  "data fingerprint": "9c4e" * 16, "spec": "51aa" * 16, "git_commit": "7387a70c" * 5,
                  "git_dirty": None, "python": "3.11.7", "packages": ["torch==2.13.0", "ray==2.60.0"]},
         notes=["column id was left out: it is distinct in every row"],
+    )
+
+
+def search(metric: str, trials: list[dict[str, Any]], **more: Any) -> SearchData:
+    """A search over two numbers and a family with a field of its own."""
+    known = [t for t in trials if t["value"] is not None]
+    pick = min if metric == "rmse" else max
+    return SearchData(
+        metric=metric, trials=trials, best=pick(known, key=lambda t: t["value"])["number"],
+        space={"training.lr": {"low": 1e-4, "high": 1e-2, "log": True},
+               "model.dropout": {"low": 0.0, "high": 0.5},
+               "model.family": {"choice": {"linear": {}, "mlp": {}}},
+               "model.width": {"choice": [128, 256]}},
+        importances={"training.lr": 0.66, "model.dropout": 0.24, "model.family": 0.1},
+        below={"mlp": {"model.width": 0.8, "model.depth": 0.2}},
+        note=f"from {len(known)} trials only: a hint, not a finding",
+        advice=[{"found": "what mattered most was training.lr (66%)", "do": ""},
+                {"found": "the best training.lr, 0.0098, lies at the high bound of its range (0.01)",
+                 "do": "widen it, high: 0.046"}],
+        rungs=[{"epoch": 3, "reached": 15, "stopped": 6, "best": 0.8},
+               {"epoch": 18, "reached": 6, "stopped": 0, "best": 0.92}],
+        **more,
     )
 
 
@@ -55,9 +77,11 @@ def _history(metric: str, rising: bool) -> list[dict[str, float]]:
     return rows
 
 
-def _trials(rising: bool) -> list[dict[str, object]]:
+def _trials(rising: bool) -> list[dict[str, Any]]:
+    """16 trials, three at a time on two GPUs."""
     rng = np.random.default_rng(8)
-    trials: list[dict[str, object]] = []
+    trials: list[dict[str, Any]] = []
+    clocks = [0.0, 0.0, 0.0]
     for number in range(16):
         top = 0.9 + 0.02 * rng.random() - (0.05 * rng.random() if number < 6 else 0)
         epochs = 18 if number % 3 == 0 else int(rng.integers(3, 9))
@@ -65,13 +89,20 @@ def _trials(rising: bool) -> list[dict[str, object]]:
         values = values if rising else {e: 2 - v for e, v in values.items()}
         best = max(values.values()) if rising else min(values.values())
         failed = number == 11
+        family = "linear" if number % 4 == 1 else "mlp"
+        own = {"model.width": int(rng.choice([128, 256]))} if family == "mlp" else {}
+        slot = int(np.argmin(clocks))
+        began, clocks[slot] = clocks[slot], clocks[slot] + 4.2 * epochs
         trials.append({
             "number": number, "value": None if failed else best,
             "state": "failed" if failed else "complete" if epochs == 18 else "pruned",
-            "params": {"training.lr": 10 ** rng.uniform(-4, -2), "model.width": 256,
-                       "model.dropout": rng.random() / 2},
+            "params": {"training.lr": 10 ** rng.uniform(-4, -2), "model.dropout": rng.random() / 2,
+                       "model.family": family, **own},
             "values": {} if failed else values, "seconds": 4.2 * epochs,
             "cause": "the loss became infinite at epoch 2; lower training.lr" if failed else "",
+            "place": {"gpus": [slot // 2], "device": "cpu", "began": began, "ended": clocks[slot]},
+            "measures": {} if failed else {"average_precision": best,
+                                           "p99_latency_ms": 2.0 + 3 * rng.random()},
         })
     return trials
 

@@ -18,6 +18,7 @@ from raymill.tracking.home import Home
 from raymill.tracking.mlflow_writer import MLflowWriter, catch_up, mlflow_run_id, sync
 from raymill.tracking.runs import Run
 from raymill.tracking.store import open_store
+from raymill.tracking.system import Meter
 
 # MLflow 3.17 calls a loader that SQLAlchemy 2.1 is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")
@@ -94,6 +95,23 @@ def test_run_is_shown_whole(home: Home) -> None:
     assert [t.data.params["training.lr"] for t in trials] == ["0.1", "0.2"]
     steps = client.get_metric_history(trials[0].info.run_id, "val_f1_0.5")
     assert [m.step for m in steps] == [0, 1, 2]
+
+
+def test_the_best_trial_is_marked_and_a_better_one_takes_the_mark(home: Home) -> None:
+    with Run.begin(home, "best", "best", "name: best") as run:
+        with MLflowWriter(home.tracking_uri, "best", run, home):
+            journal_search(run)
+            run.journal.append_event(Event("place", {"trial": 1, "gpus": [2], "device": "cuda:0"}))
+            run.journal.append("best", trial=0, value=0.9)
+            run.journal.append("best", trial=1, value=0.95)
+            run.journal.append("metrics", **Meter().read())
+    _, parent, trials = shown(home, run)
+    assert [t.data.tags["raymill.best"] for t in trials] == ["false", "true"]
+    assert parent.data.tags["raymill.best_trial"] == "1"
+    assert parent.data.metrics["best_objective"] == 0.95
+    assert trials[1].data.tags["raymill.gpus"] == "2"
+    assert 0 <= parent.data.metrics["system/cpu_utilization_percentage"] <= 100
+    assert parent.data.metrics["system/system_memory_usage_megabytes"] > 0
 
 
 def test_data_set_has_our_fingerprint(home: Home) -> None:

@@ -16,24 +16,9 @@ from rich.text import Text
 from raymill.events import Event, Notify
 from raymill.training.objective import METRICS
 
+from .board import Board
 from .output import number
-
-BARS = "▁▂▃▄▅▆▇█"
-SHOWN_TRIALS = 10
-
-
-def sparkline(values: list[float], width: int = 12) -> str:
-    """The last `width` values as bars."""
-    values = values[-width:]
-    low, high = min(values, default=0.0), max(values, default=0.0)
-    span = (high - low) or 1.0
-    return "".join(BARS[round((v - low) / span * (len(BARS) - 1))] for v in values)
-
-
-def duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+from .times import duration, sparkline
 
 
 class State:
@@ -43,8 +28,8 @@ class State:
         self.began = time.time()
         self.stages: dict[str, dict[str, Any]] = {}
         self.progress: dict[str, Any] = {}
-        self.trials: dict[int, dict[str, Any]] = {}
-        self.curves: dict[int | None, list[float]] = {}
+        self.board = Board()
+        self.curve: list[float] = []
         self.epoch: dict[str, Any] = {}
         self.metric = ""
         self.maximize = True
@@ -55,28 +40,27 @@ class State:
         if event.kind == "stage":
             self.stages.setdefault(data["name"], {"began": event.time}).update(data)
             if data.get("metric"):
-                self.metric = data["metric"]
-                self.maximize = METRICS[self.metric].maximize
+                self.metric = self.board.metric = data["metric"]
+                self.maximize = self.board.maximize = METRICS[self.metric].maximize
+            if data["name"] == "search" and data["status"] == "started":
+                self.board.start(data, event.time)
             self.progress = {}
             self.epoch = {}
         elif event.kind == "progress":
+            if data["stage"] == "search":
+                self.board.progress(data["done"])
             self.progress = data
         elif event.kind == "epoch":
             value = data["metrics"].get(f"val_{self.metric}")
-            if value is not None:
-                self.curves.setdefault(data.get("trial"), []).append(value)
-            if data.get("trial") is None:
-                self.epoch = data
-            elif data["trial"] in self.trials:
-                self.trials[data["trial"]]["epoch"] = data["epoch"]
+            if data.get("trial") is not None:
+                self.board.epoch(data, value)
+                return
+            self.epoch = data
+            self.curve += [value] if value is not None else []
         elif event.kind == "trial":
-            self.trials.setdefault(data["number"], {}).update(data)
+            self.board.trial(data)
         elif event.kind in ("note", "warning"):
             self.lines.append(("! " if event.kind == "warning" else "") + data["text"])
-
-    def best(self) -> float | None:
-        values = [t["value"] for t in self.trials.values() if t.get("value") is not None]
-        return (max(values) if self.maximize else min(values)) if values else None
 
 
 def plain_line(event: Event, state: State) -> str | None:
@@ -95,9 +79,8 @@ def plain_line(event: Event, state: State) -> str | None:
         )
         value = f" {state.metric} {number(data['value'])}" if data.get("value") is not None else ""
         cause = f" ({data['cause']})" if data.get("cause") else ""
-        best = state.best()
-        top = f" (best {number(best)})" if best is not None else ""
-        return f"  trial {data['number']} {data['state']}{value}{top}{cause} {params}"
+        return (f"  trial {data['number']} {data['state']}{value}{cause} {params}  "
+                f"[{state.board.summary(event.time)}]")
     if event.kind in ("note", "warning"):
         return f"  {'warning: ' if event.kind == 'warning' else ''}{data['text']}"
     return None
@@ -123,14 +106,15 @@ def _view(state: State) -> Group:
                       Text(duration(clock) if clock is not None else ""),
                       Text(str(stage.get("detail") or ""), style="dim"))
     parts: list[Any] = [table]
-    if state.trials and state.stages.get("search", {}).get("status") == "started":
-        parts.append(_leaderboard(state))
+    searching = state.stages.get("search", {}).get("status") == "started"
+    if searching and state.board.trials:
+        parts.append(state.board.view(now))
     if state.epoch:
         left = (state.epoch["epochs"] - state.epoch["epoch"]) * _epoch_seconds(state)
-        curve = sparkline(state.curves.get(None, []), 24)
+        curve = sparkline(state.curve, 24)
         parts.append(Text(f"{_epoch_text(state.epoch, state.metric)}  {curve}  "
                           f"at most {duration(left)} left"))
-    elif state.progress:
+    elif state.progress and not searching:
         total = state.progress.get("total")
         of = f" of {total:,}" if total else ""
         parts.append(Text(f"{state.progress['stage']}: {state.progress['done']:,}{of} "
@@ -143,24 +127,6 @@ def _view(state: State) -> Group:
 def _epoch_seconds(state: State) -> float:
     began = state.stages.get("train", {}).get("began", time.time())
     return (time.time() - float(began)) / max(1, int(state.epoch["epoch"]))
-
-
-def _leaderboard(state: State) -> Table:
-    table = Table(box=None, header_style="bold")
-    for column in ("trial", "state", "epoch", state.metric or "value", "curve", "parameters"):
-        table.add_column(column)
-    sign = -1 if state.maximize else 1
-    ordered = sorted(
-        state.trials.values(),
-        key=lambda t: (t.get("value") is None, sign * (t.get("value") or 0), t["number"]),
-    )
-    for trial in ordered[:SHOWN_TRIALS]:
-        params = "  ".join(f"{k.rpartition('.')[2]} {number(v) if isinstance(v, float) else v}"
-                           for k, v in (trial.get("params") or {}).items())
-        table.add_row(str(trial["number"]), trial["state"], str(trial.get("epoch") or ""),
-                      number(trial.get("value")),
-                      sparkline(state.curves.get(trial["number"], [])), params)
-    return table
 
 
 Shown = AbstractContextManager[Notify]
