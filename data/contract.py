@@ -27,7 +27,7 @@ HEAD = """\
 # requests are all checked against this file.
 #   min, max: inclusive bounds         values + closed: true: no other value is allowed
 #   pattern: the whole text matches    unique: true: no value stands twice
-#   kind: numeric, categorical, datetime, image, or ignore (kept, but not shown to the model)
+#   kind: numeric, categorical, datetime, text, image, or ignore (kept, not shown to the model)
 #   sensitive: true keeps values out of messages
 """
 

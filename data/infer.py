@@ -27,12 +27,15 @@ from .summary import ColumnSummary
 MOSTLY = 0.98  # this share of the values makes the type; the others will be violations
 LISTED = 64  # values that a contract lists
 MAX_CLASSES = 1000
+PROSE = 4  # words of a free text, on average
+FEW_TEXTS = 20  # different values below which a text is a category, however long
 _SHAPES: dict[str, str] = {
     "int64": r"^\s*[-+]?\d{1,18}\s*$",
     "float64": r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$",
     "bool": r"^(?i:true|false)$",
     "timestamp": r"^\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[-+]\d\d:?\d\d)?)?$",
 }
+_GAP = r"\S+"  # what stands between white space: words, roughly
 _PADDED = r"^\s*[-+]?0\d"  # zip codes and the like: text, whatever the digits
 _ID_NAME = re.compile(r"(?i)(^|_)(id|uuid|guid|key|index|rownum)$|(?<=[a-z])Id$|^unnamed: ?0$|^$")
 
@@ -56,6 +59,7 @@ class Look:
     numbers: ColumnSummary = field(default_factory=lambda: ColumnSummary("numbers"))
     image: bool = False
     odd: str = ""  # an Arrow type that no rule takes
+    words: int = 0  # of all texts together
 
     @property
     def valid(self) -> int:
@@ -108,6 +112,7 @@ class Look:
                 best, count = to, fitting
                 misfits = plain.filter(pc.invert(matching)).drop_null()
                 self.misfit = self.misfit or (misfits[0].as_py() if len(misfits) else "")
+        self.words += pc.sum(pc.count_substring_regex(plain, _GAP)).as_py() or 0
         self.padded += pc.sum(pc.match_substring_regex(plain, _PADDED)).as_py() or 0
         if best in ("int64", "float64", "timestamp") and count >= MOSTLY / 2 * len(plain):
             self.numbers.add(cast(plain, "timestamp" if best == "timestamp" else "float64")[0], 0)
@@ -116,6 +121,7 @@ class Look:
         for to, count in other.fits.items():
             self.fits[to] = self.fits.get(to, 0) + count
         self.padded += other.padded
+        self.words += other.words
         self.misfit = self.misfit or other.misfit
         self.odd = self.odd or other.odd
         self.image = self.image or other.image
@@ -323,6 +329,10 @@ class _Maker:
         stated = self.spec.columns.get(name)
         if stated is not None:
             return stated, _type_for(stated, type_, name)
+        if self._is_free_text(name, look, type_):
+            self.notes.append(f"{name}: read as free text ({look.words / look.valid:.0f} words on "
+                              "average); data.columns can say otherwise")
+            return "text", type_
         reason = self._why_ignored(name, look, type_)
         if reason:
             self.notes.append(f"{name}: not shown to the model ({reason}); "
@@ -332,6 +342,12 @@ class _Maker:
             "int64": "numeric", "float64": "numeric", "bool": "categorical",
             "string": "categorical", "timestamp": "datetime", "binary": "image"}
         return kinds[type_], type_
+
+    def _is_free_text(self, name: str, look: Look, type_: Type) -> bool:
+        """Several words, and seldom the same twice."""
+        special = name in self.spec.key or name == self.spec.group
+        return (type_ == "string" and not special and look.words >= PROSE * look.valid
+                and look.distinct > max(FEW_TEXTS, look.valid / 4))
 
     def _why_ignored(self, name: str, look: Look, type_: Type) -> str:
         valid, distinct = look.valid, look.distinct
@@ -348,7 +364,7 @@ class _Maker:
         if distinct == 1 and not look.seen.nulls:
             return "it never changes"
         if type_ == "string" and distinct > 1000 and distinct > valid / 2:
-            return f"{distinct:,} different texts in {valid:,} rows: identifier or free text"
+            return f"{distinct:,} different texts in {valid:,} rows: an identifier, it seems"
         if type_ == "int64" and valid >= 50 and distinct >= 0.98 * valid:
             span = look.numbers.numbers.max - look.numbers.numbers.min + 1
             if span <= 1.05 * valid or _ID_NAME.search(name):
@@ -377,6 +393,7 @@ def two_classes(
 def _type_for(kind: Kind, type_: Type, name: str) -> Type:
     fitting: dict[Kind, tuple[Type, ...]] = {
         "numeric": ("int64", "float64", "bool"), "datetime": ("timestamp",), "image": ("binary",),
+        "text": ("string",),
         "categorical": ("string", "int64", "bool"), "ignore": (type_,)}
     if type_ in fitting[kind]:
         return type_

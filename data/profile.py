@@ -10,6 +10,7 @@ import ray.data
 from .contract import Contract
 from .stats import Summaries, summarise
 from .summary import ColumnSummary
+from .text import describe
 
 EDGES = 21  # quantile edges: twenty bins of equal weight
 TOP = 50  # categories listed with their counts
@@ -45,6 +46,8 @@ def _column(seen: ColumnSummary, *, sensitive: bool) -> dict[str, Any]:
         top = seen.items.top(TOP)
         rest = seen.rows - seen.nulls - sum(count for _, count in top)
         said |= {"top": [[name, count] for name, count in top], "other": max(rest, 0)}
+    if seen.what == "text":
+        said |= describe(seen, TOP, sensitive=sensitive)
     if seen.first is not None:
         said["shape"] = list(seen.first[1])
     return said

@@ -88,7 +88,7 @@ class ColumnRule(Part):
             raise ValueError(f"a pattern is for string columns, but got type {self.type}")
         if self.closed and not self.values:
             raise ValueError("closed: true needs values, the list of what is allowed")
-        needs = {"datetime": ("timestamp",), "image": ("binary",),
+        needs = {"datetime": ("timestamp",), "image": ("binary",), "text": ("string",),
                  "numeric": ("int64", "float64", "bool")}.get(self.kind)
         if needs and self.type not in needs:
             raise ValueError(f"kind {self.kind} needs type {' or '.join(needs)}, but got {self.type}")

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from raymill.specs import Duration, Part, PlacedError, seconds
 
 Task = Literal["binary", "multiclass", "regression"]
-Kind = Literal["numeric", "categorical", "datetime", "image", "ignore"]
+Kind = Literal["numeric", "categorical", "datetime", "text", "image", "ignore"]
 Format = Literal["auto", "csv", "parquet", "jsonl", "images"]
 Paths = Annotated[list[str], Field(min_length=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]

@@ -48,7 +48,7 @@ def of_table(table: pa.Table, contract: Contract) -> Summaries:
     found: Summaries = {}
     for name, rule in contract.columns.items():
         what = {"numeric": "numbers", "datetime": "numbers", "image": "image",
-                "categorical": "items"}.get(rule.kind, "nothing")
+                "categorical": "items", "text": "text"}.get(rule.kind, "nothing")
         if name == contract.target:
             what = "numbers" if contract.classes is None else "items"
         found[name] = ColumnSummary(what)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import datasketches as ds
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from .images import Shape, shape_of
 from .quantiles import Quantiles
+from .text import count_words
 
 KMV_K = 4096  # distinct counts are exact below, within 1.6 % above
 LG_ITEMS = 16  # exact counts of up to 49,152 distinct values
@@ -103,6 +105,12 @@ class Items:
         for name, count in zip(names.to_pylist(), counts.to_pylist(), strict=True):
             self.sketch.update(name, count)
 
+    def add_counts(self, counts: Mapping[str, int]) -> None:
+        """Texts that were counted already; the order in which they are given does not matter."""
+        ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        for name, count in ordered[:TOP_OF_BLOCK]:
+            self.sketch.update(name, count)
+
     def merge(self, other: Items) -> None:
         self.sketch.merge(other.sketch)
 
@@ -119,7 +127,8 @@ class Items:
 
 
 class ColumnSummary:
-    """One column: `what` is numbers (timestamps in microseconds), items, image or nothing."""
+    """One column: `what` is numbers (timestamps in microseconds), items, text (its words as items,
+    how many a text has as numbers), image or nothing."""
 
     def __init__(self, what: str) -> None:
         self.what = what
@@ -139,6 +148,10 @@ class ColumnSummary:
         elif self.what == "items":
             self.items.add(valid)
             self.distinct.add(valid)
+        elif self.what == "text":
+            words, lengths = count_words(valid)
+            self.items.add_counts(words)
+            self.numbers.add(lengths)
         elif self.what == "image":
             self.first = (place, shape_of(valid[0].as_py()))
 

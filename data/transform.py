@@ -25,6 +25,7 @@ from .schema import InputSchema
 from .spec import ImageSpec, Task
 from .stats import Summaries, summarise
 from .summary import ColumnSummary, Numbers, as_floats
+from .text import Text, starts
 
 KNOTS = 256
 BOUND = 5.2  # the normal quantile of 1e-7: no value lies further out
@@ -140,6 +141,7 @@ class Transform:
     categories: tuple[Category, ...]
     image_column: str | None
     image: Shape | None
+    texts: tuple[Text, ...] = ()
 
     @property
     def _numeric(self) -> tuple[Number | Dates, ...]:
@@ -153,11 +155,12 @@ class Transform:
             numeric=tuple(names),
             categorical=tuple((part.column, part.size) for part in self.categories),
             image=self.image, task=self.task, classes=self.classes,
-            target_mean=self.target_mean, target_std=self.target_std)
+            target_mean=self.target_mean, target_std=self.target_std,
+            text=tuple((part.column, len(part.words), part.length) for part in self.texts))
 
     def apply(self, table: pa.Table) -> dict[str, NDArray[Any]]:
-        """`numeric [B, N]` float32, `categorical [B, C]` int64, `image [B, C, H, W]` uint8; those
-        that the data has."""
+        """`numeric [B, N]` float32, `categorical [B, C]` int64, `text [B, L]` int64,
+        `image [B, C, H, W]` uint8; those that the data has."""
         rows, width = len(table), len(self.schema.numeric)
         arrays: dict[str, NDArray[Any]] = {}
         if width:
@@ -173,6 +176,8 @@ class Transform:
             for index, category in enumerate(self.categories):
                 codes[:, index] = category.codes(_plain(table, category.column))
             arrays["categorical"] = codes
+        if self.texts:
+            arrays["text"] = self._words(table)
         if self.image is not None and self.image_column is not None:
             images = np.zeros((rows, *self.image), np.uint8)
             for index, data in enumerate(table[self.image_column].to_pylist()):
@@ -180,6 +185,14 @@ class Transform:
                     images[index] = decode(data, self.image)
             arrays["image"] = images
         return arrays
+
+    def _words(self, table: pa.Table) -> NDArray[np.int64]:
+        words = np.zeros((len(table), sum(self.schema.places)), np.int64)
+        at = 0
+        for text, first in zip(self.texts, starts(self.texts), strict=True):
+            text.apply(_plain(table, text.column), first, words[:, at : at + text.length])
+            at += text.length
+        return words
 
     def targets(self, table: pa.Table) -> NDArray[Any]:
         """`[B]` class indices (int64), or standardised values (float32)."""
@@ -210,7 +223,8 @@ class Transform:
             numbers=tuple(Number(**tuples(part)) for part in state["numbers"]),
             dates=tuple(Dates(**tuples(part)) for part in state["dates"]),
             categories=tuple(Category(**tuples(part)) for part in state["categories"]),
-            image=tuple(state["image"]) if state["image"] is not None else None)
+            image=tuple(state["image"]) if state["image"] is not None else None,
+            texts=tuple(Text(**tuples(part)) for part in state.get("texts", ())))
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(self.to_dict()), encoding="utf-8")
@@ -247,6 +261,7 @@ def from_summaries(seen: Summaries, contract: Contract, image: ImageSpec | None)
                     for name, kind in kinds.items() if kind == "datetime"),
         categories=tuple(Category(name, tuple(v for v, _ in seen[name].items.top(MAX_CATEGORIES)))
                          for name, kind in kinds.items() if kind == "categorical"),
+        texts=tuple(Text.fit(name, seen[name]) for name, kind in kinds.items() if kind == "text"),
         image_column=images[0] if images else None,
         image=_shape(seen[images[0]], image or ImageSpec()) if images else None)
 

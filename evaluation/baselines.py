@@ -18,7 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from .encoding import Encoding
@@ -26,6 +26,7 @@ from .measures import Array
 
 ROWS = 200_000  # that a baseline is fitted on at most
 CELLS = 20_000_000  # rows x columns (x classes) of a fit at most; an image is many columns
+FILLED = 200  # cells of a row of hashed words, about, that are not zero
 STEPS = 200
 Labels = NDArray[np.generic]
 
@@ -67,15 +68,19 @@ def fit(
         notes = [_CONSTANT[task], *_left_out(len(y), rows)]
         return Baseline(name, scores, len(y), perf_counter() - started, "; ".join(notes))
     small = name == "boosting"
-    width = encoding.matrix(table.slice(0, 1), small)[0].shape[1]
+    words = encoding.words.width if encoding.words is not None and not small else 0
+    width = encoding.matrix(table.slice(0, 1), small)[0].shape[1] - words + min(words, FILLED)
     kept = _kept(len(y), width * (classes if small and classes > 2 else 1))
     features, mask = encoding.matrix(table.take(pa.array(kept)), small)
-    make = _linear if name == "linear" else _boosting
-    model, label = make(task, mask, encoding.pixels is not None), y[kept]
+    images = encoding.pixels is not None
+    model = _boosting(task, mask) if small else _linear(task, mask, images, words)
+    label = y[kept]
     unsettled = _fit_quietly(model, features, label)
     notes = [_help(name, task)]
     if encoding.pixels is not None and small:
         notes.append(f"images averaged down to {width} numbers")
+    if encoding.words is not None:
+        notes.append("texts as their main directions" if small else "words by TF-IDF")
     notes += _left_out(len(kept), rows)
     if unsettled:
         notes.append(f"stopped after {STEPS} steps")
@@ -116,21 +121,31 @@ def _kept(rows: int, width: int) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
 
 
-def _linear(task: str, mask: NDArray[np.bool_], images: bool) -> Any:
+def _linear(task: str, mask: NDArray[np.bool_], images: bool, words: int) -> Any:
+    """The last `words` columns are taken as they are; with any, the matrix is sparse."""
+    plain = np.arange(len(mask)) < len(mask) - words
+    full = [FunctionTransformer(_full)] if words else []
     numbers = make_pipeline(
+        *full,
         SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True),
         StandardScaler(),
     )
     columns = ColumnTransformer([
-        ("numbers", numbers, np.flatnonzero(~mask)),
-        ("categories", OneHotEncoder(handle_unknown="ignore"), np.flatnonzero(mask)),
+        ("numbers", numbers, np.flatnonzero(~mask & plain)),
+        ("categories", make_pipeline(*full, OneHotEncoder(handle_unknown="ignore")),
+         np.flatnonzero(mask)),
+        ("words", "passthrough", np.flatnonzero(~plain)),
     ])
     if task == "regression":
         return make_pipeline(columns, Ridge())
     return make_pipeline(columns, LogisticRegression(max_iter=STEPS, C=0.1 if images else 1.0))
 
 
-def _boosting(task: str, mask: NDArray[np.bool_], images: bool) -> Any:
+def _full(matrix: Any) -> Any:
+    return matrix.toarray()
+
+
+def _boosting(task: str, mask: NDArray[np.bool_]) -> Any:
     kind = HistGradientBoostingRegressor if task == "regression" else HistGradientBoostingClassifier
     return kind(categorical_features=mask if mask.any() else None, random_state=0)
 
@@ -152,6 +167,6 @@ def _scores(task: str, model: Any, features: Array, classes: int) -> Array:
     if task == "regression":
         return np.asarray(model.predict(features), dtype=np.float64)
     known = np.asarray(model.classes_, dtype=np.int64)
-    probabilities = np.zeros((len(features), classes))
+    probabilities = np.zeros((features.shape[0], classes))
     probabilities[:, known] = model.predict_proba(features)
     return probabilities[:, 1] if task == "binary" else probabilities

@@ -52,6 +52,9 @@ def _range(column: Mapping[str, Any]) -> str:
     if column.get("mean") is not None and column.get("min") is not None:
         low, mean, high = (_plain(column[key]) for key in ("min", "mean", "max"))
         return f"{low} · {mean} · {high}"
+    if words := column.get("words"):
+        said = f"{_plain(words['mean'])} words"
+        return ": ".join([said, ", ".join(word for word, _ in _top(words)[:3])]).removesuffix(": ")
     if top := _top(column):
         return ", ".join(value for value, _ in top[:3])
     return ""
@@ -74,7 +77,7 @@ def _spark(column: Mapping[str, Any]) -> Markup:
     if edges := column.get("edges"):
         say = _moment if column.get("type") == "timestamp" else number
         return spark(*density([float(edge) for edge in edges], say))
-    top = _top(column)[:22]
+    top = _top(column.get("words", column))[:22]
     return spark([count for _, count in top], [f"{value}: {count:,}" for value, count in top])
 
 

@@ -82,6 +82,8 @@ def example_row(contract: Contract) -> dict[str, Any]:
 
 def _property(rule: ColumnRule) -> dict[str, Any]:
     out = dict(_TYPES[rule.type])
+    if rule.kind == "text":
+        out["description"] = "free text"
     if rule.type in ("int64", "float64"):
         bounds = {"minimum": rule.min, "maximum": rule.max}
         out.update({key: bound for key, bound in bounds.items() if bound is not None})
@@ -99,6 +101,8 @@ def _property(rule: ColumnRule) -> dict[str, Any]:
 def _example(rule: ColumnRule) -> Any:
     if rule.values and (rule.closed or not rule.sensitive):
         return rule.values[0]
+    if rule.kind == "text":
+        return "a few words of text"
     if rule.type in ("int64", "float64"):
         return _between(rule)
     if rule.type == "timestamp":

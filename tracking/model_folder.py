@@ -71,6 +71,8 @@ def _column(name: str, rule: ColumnRule) -> ColSpec:
 def _value(rule: ColumnRule) -> Any:
     if rule.kind == "image":
         return _gray_image()
+    if rule.kind == "text":
+        return "a few words of text"
     if rule.sensitive:
         return None if rule.nullable else PLAIN.get(rule.type, "")
     if rule.values:

@@ -11,9 +11,12 @@ from raymill.data.schema import InputSchema
 from raymill.errors import Problem, SpecError
 
 from .objective import DEFAULT_METRIC, METRICS
+from .params import INPUTS, needed
 from .spec import ModelSpec, TrainingSpec
 
 EXECUTION = {"max_failures", "cpus_per_worker"}  # a run goes on when they change
+MEANS = {"table": "a column of numbers or categories", "text": "a text column",
+         "image": "an image column"}
 
 
 @dataclass(frozen=True)
@@ -84,26 +87,17 @@ def make_job(
     """
     family = model.family
     if family == "auto":
-        family = "cnn" if schema.image is not None else "mlp"
-    if family == "cnn" and schema.image is None:
-        raise SpecError(Problem(rule="model.family cnn needs an image column", got="a table",
-                                cure="Take mlp or linear."))
-    if family in ("mlp", "linear", "gbdt") and not (schema.numeric or schema.categorical):
-        raise SpecError(Problem(rule=f"model.family {family} needs a column of numbers or "
-                                "categories", got="images only", cure="Take cnn."))
+        family = "cnn" if schema.image is not None else "text" if schema.text else "mlp"
+    _check_inputs(family, schema)
     if family == "gbdt":
-        _check_trees(training, model.resolved(family), schema)
+        _check_trees(training, model.resolved(family))
     return TrainJob(
         family=family, params=model.resolved(family), training=training,
         metric=metric or DEFAULT_METRIC[schema.task], schema=schema, project=project,
     )
 
 
-def _check_trees(training: TrainingSpec, params: dict[str, Any], schema: InputSchema) -> None:
-    if schema.image is not None:
-        raise SpecError(Problem(
-            rule="model.family gbdt reads numbers and categories only", got="an image column",
-            cure="Take cnn, or give the column the kind ignore in data.columns."))
+def _check_trees(training: TrainingSpec, params: dict[str, Any]) -> None:
     if training.gpu == "require":
         raise SpecError(Problem(rule="model.family gbdt grows its trees on the CPU",
                                 got="training.gpu: require", cure="Set training.gpu to auto."))
@@ -112,3 +106,25 @@ def _check_trees(training: TrainingSpec, params: dict[str, Any], schema: InputSc
             rule="model.rounds are shared out over training.epochs: at least one each",
             got=f"{params['rounds']} rounds for {training.epochs} epochs",
             cure="Raise model.rounds, or lower training.epochs."))
+
+
+def _check_inputs(family: str, schema: InputSchema) -> None:
+    """A family must have what it needs, and must read all that there is."""
+    if family not in INPUTS or _reads_all(family, schema):
+        return  # or it is the user's own
+    there = set(schema.inputs)
+    unread = [MEANS[name] for name in schema.inputs if name not in INPUTS[family]]
+    fitting = [name for name in INPUTS if _reads_all(name, schema)]
+    cure = f"Take {' or '.join(fitting)}" if fitting else "Write a factory of your own"
+    if not there & set(needed(family)):
+        raise SpecError(Problem(
+            rule=f"model.family {family} needs {' or '.join(MEANS[n] for n in needed(family))}",
+            got=" and ".join(MEANS[name] for name in schema.inputs), cure=f"{cure}."))
+    raise SpecError(Problem(
+        rule=f"model.family {family} must be able to read every column", got=" and ".join(unread),
+        cure=f"{cure}, or give the column the kind ignore."))
+
+
+def _reads_all(family: str, schema: InputSchema) -> bool:
+    return set(schema.inputs) <= set(INPUTS[family]) and bool(
+        set(needed(family)) & set(schema.inputs))

@@ -2,39 +2,114 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from raymill.specs import Part
+from raymill.specs import Part, PlacedError
 
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Width = Annotated[int, Field(ge=1, le=8192)]
+Embedding = Annotated[int, Field(ge=1, le=512)]
+Blocks = Annotated[int, Field(ge=1, le=64)]
+Channels = Annotated[int, Field(ge=1, le=1024)]
 
 
 class LinearParams(Part):
     """One linear layer over numbers and one-hot categories."""
 
 
-class MLPParams(Part):
-    """Residual-free multilayer perceptron with embeddings for categories and numbers."""
+class _NumberParams(Part):
+    """How numbers are embedded: sines of learnt frequencies (`frequencies` of them, first drawn
+    with `frequency_scale`), or a place in `frequencies` quantile bins."""
 
-    width: Width = 256
-    depth: Annotated[int, Field(ge=1, le=32)] = 3
-    dropout: Dropout = 0.3
-    embedding: Annotated[int, Field(ge=1, le=512)] = 16
     numeric_embedding: Literal["none", "periodic", "piecewise"] = "periodic"
     frequencies: Annotated[int, Field(ge=1, le=256)] = 24
     frequency_scale: Annotated[float, Field(gt=0, le=10)] = 1.0
 
 
-class CNNParams(Part):
+class MLPParams(_NumberParams):
+    """Residual-free multilayer perceptron with embeddings for categories and numbers."""
+
+    width: Width = 256
+    depth: Annotated[int, Field(ge=1, le=32)] = 3
+    dropout: Dropout = 0.3
+    embedding: Embedding = 16
+
+
+class ResNetParams(_NumberParams):
+    """Residual blocks over embedded numbers and categories."""
+
+    width: Width = 192
+    blocks: Blocks = 2
+    hidden_factor: Annotated[float, Field(gt=0, le=16)] = 2.0
+    dropout: Dropout = 0.3
+    residual_dropout: Dropout = 0.0
+    embedding: Embedding = 16
+
+
+def _check_heads(width: int, heads: int) -> None:
+    if width % heads:
+        raise PlacedError(f"the heads share the width evenly: {width} is no multiple of {heads}",
+                          "width")
+
+
+class FTTransformerParams(_NumberParams):
+    """A transformer whose tokens are the columns; `width` is a multiple of `heads`."""
+
+    width: Width = 64
+    blocks: Blocks = 2
+    heads: Annotated[int, Field(ge=1, le=256)] = 8
+    hidden_factor: Annotated[float, Field(gt=0, le=16)] = 1.333
+    attention_dropout: Dropout = 0.2
+    dropout: Dropout = 0.1
+
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> Self:
+        _check_heads(self.width, self.heads)
+        return self
+
+
+class _ImageParams(Part):
+    """What image networks share; `flip` and `crop` change images at random while training."""
+
+    dropout: Dropout = 0.2
+    flip: bool = False  # mirrored left to right at even odds: not for letters and digits
+    crop: Annotated[int, Field(ge=0, le=64)] = 0  # shifted by up to so many pixels each way
+
+
+class CNNParams(_ImageParams):
     """Convolution blocks (3x3 conv, batch norm, ReLU, pooling) and a linear head."""
 
-    channels: Annotated[int, Field(ge=1, le=1024)] = 32
+    channels: Channels = 32
     blocks: Annotated[int, Field(ge=1, le=8)] = 3
-    dropout: Dropout = 0.2
-    flip: bool = False  # random horizontal flips while training
+
+
+class ImageResNetParams(_ImageParams):
+    """Stages that halve the image and double the channels, with residual blocks."""
+
+    channels: Channels = 16
+    stages: Annotated[int, Field(ge=1, le=8)] = 2
+    blocks: Annotated[int, Field(ge=1, le=32)] = 1
+
+
+class TextParams(Part):
+    """Word vectors, an encoder over the words in their order, and a small network over the texts
+    and the row's other columns; `width` is a multiple of `heads`."""
+
+    encoder: Literal["convolution", "transformer", "none"] = "convolution"
+    width: Width = 96
+    blocks: Blocks = 1
+    heads: Annotated[int, Field(ge=1, le=256)] = 4  # of the transformer
+    word_dropout: Dropout = 0.1  # share of words that training hides
+    dropout: Dropout = 0.3
+    hidden: Width = 128
+    embedding: Embedding = 16  # of the row's categories
+
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> Self:
+        _check_heads(self.width, self.heads)
+        return self
 
 
 class GBDTParams(Part):
@@ -55,7 +130,11 @@ class GBDTParams(Part):
 FAMILY_PARAMS: dict[str, type[Part]] = {
     "linear": LinearParams,
     "mlp": MLPParams,
+    "resnet": ResNetParams,
+    "ft_transformer": FTTransformerParams,
     "cnn": CNNParams,
+    "image_resnet": ImageResNetParams,
+    "text": TextParams,
     "gbdt": GBDTParams,
 }
 
@@ -69,6 +148,21 @@ FOLLOWED: dict[str, frozenset[str]] = {
 def follows(family: str, field: str) -> bool:
     """Whether a family's fitting heeds a field of `training`."""
     return family not in FOLLOWED or field in FOLLOWED[family]
+
+
+# What each family reads of a row.
+INPUTS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("linear", "mlp", "resnet", "ft_transformer"), ("table", "text")),
+    **dict.fromkeys(("cnn", "image_resnet"), ("image", "table", "text")),
+    "text": ("text", "table"),
+    "gbdt": ("table",),
+}
+
+
+def needed(family: str) -> tuple[str, ...]:
+    """The inputs of which a family can't be without: an image or a text, or any for tables."""
+    reads = INPUTS[family]
+    return reads if reads[0] == "table" else reads[:1]
 
 
 def is_factory(family: str) -> bool:
@@ -93,10 +187,44 @@ DEFAULT_SPACES: dict[str, dict[str, dict[str, Any]]] = {
         "model.dropout": {"low": 0.1, "high": 0.5},
         "model.frequency_scale": {"low": 0.3, "high": 4.0, "log": True},
     },
+    "resnet": {
+        "training.lr": {"low": 5e-4, "high": 5e-3, "log": True},
+        "training.weight_decay": {"low": 1e-4, "high": 3e-1, "log": True},
+        "model.width": {"choice": [128, 192, 256]},
+        "model.blocks": {"low": 1, "high": 4},
+        "model.dropout": {"low": 0.1, "high": 0.5},
+        "model.frequency_scale": {"low": 0.3, "high": 4.0, "log": True},
+    },
+    "ft_transformer": {
+        "training.lr": {"low": 3e-4, "high": 3e-3, "log": True},
+        "training.weight_decay": {"low": 1e-5, "high": 1e-1, "log": True},
+        "model.width": {"choice": [32, 64, 96]},
+        "model.blocks": {"low": 1, "high": 3},
+        "model.attention_dropout": {"low": 0.0, "high": 0.4},
+        "model.dropout": {"low": 0.0, "high": 0.3},
+    },
+    "text": {
+        "training.lr": {"low": 5e-4, "high": 5e-3, "log": True},
+        "training.weight_decay": {"low": 1e-4, "high": 3e-1, "log": True},
+        "model.encoder": {"choice": ["convolution", "transformer", "none"]},
+        "model.width": {"choice": [64, 96, 128]},
+        "model.word_dropout": {"low": 0.0, "high": 0.3},
+        "model.dropout": {"low": 0.1, "high": 0.5},
+    },
     "cnn": {
         "training.lr": {"low": 1e-3, "high": 1e-2, "log": True},
         "model.channels": {"choice": [16, 32, 48]},
         "model.dropout": {"low": 0.0, "high": 0.5},
+        "model.flip": {"choice": [False, True]},
+        "model.crop": {"low": 0, "high": 3},
+    },
+    "image_resnet": {
+        "training.lr": {"low": 1e-3, "high": 1e-2, "log": True},
+        "training.weight_decay": {"low": 1e-3, "high": 1e-1, "log": True},
+        "model.channels": {"choice": [8, 16, 24]},
+        "model.dropout": {"low": 0.0, "high": 0.5},
+        "model.flip": {"choice": [False, True]},
+        "model.crop": {"low": 0, "high": 3},
     },
     "gbdt": {
         "model.learning_rate": {"low": 0.02, "high": 0.15, "log": True},

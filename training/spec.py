@@ -15,7 +15,7 @@ from .params import FAMILY_PARAMS, is_factory
 class ModelSpec(Part):
     """The model: `family` and, beside it, that family's own parameters.
 
-    `auto` takes `mlp` for tables and `cnn` for images. `package.module:factory` is a function of
+    `auto` takes `mlp` for tables, `text` where a column is free text, and `cnn` for images. `package.module:factory` is a function of
     the project's own: it is called as `factory(schema, **params)` and returns a `torch.nn.Module`.
     """
 

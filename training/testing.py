@@ -1,4 +1,4 @@
-"""What every model must hold, built in or the user's own, as a suite to inherit.
+"""The checks of every model as a pytest suite to inherit, on made-up rows.
 
     class TestMine(FamilySuite):
         factory = staticmethod(my_project.models.build)
@@ -8,20 +8,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from raymill.data.schema import InputSchema
 
-from .losses import row_losses
+from . import checks
 
 TABLE = InputSchema(("age", "income"), (("job", 6), ("city", 9)), None, "binary", ("no", "yes"))
 NUMBERS = InputSchema(("a", "b", "c"), (), None, "regression", None)
 CATEGORIES = InputSchema((), (("job", 6),), None, "multiclass", ("x", "y", "z"))
+TEXTS = InputSchema((), (), None, "binary", ("no", "yes"), text=(("subject", 20, 5), ("body", 30, 9)))
+TEXTS_AND_TABLE = InputSchema(("age",), (("job", 6),), None, "multiclass", ("x", "y", "z"),
+                              text=(("body", 30, 9),))
 IMAGES = InputSchema((), (), (1, 12, 12), "multiclass", ("x", "y", "z"))
 IMAGES_AND_TABLE = InputSchema(("age",), (("job", 6),), (3, 9, 11), "binary", ("no", "yes"))
 
@@ -35,6 +37,8 @@ def random_batch(schema: InputSchema, rows: int, seed: int = 0) -> dict[str, Ten
     if schema.categorical:
         columns = [torch.randint(n, (rows,), generator=draw) for _, n in schema.categorical]
         batch["categorical"] = torch.stack(columns, dim=1)
+    if schema.text:
+        batch["text"] = _words(schema, rows, draw)
     if schema.image is not None:
         pixels = torch.randint(256, (rows, *schema.image), generator=draw)
         batch["image"] = pixels.to(torch.uint8)
@@ -43,6 +47,19 @@ def random_batch(schema: InputSchema, rows: int, seed: int = 0) -> dict[str, Ten
     else:
         batch["target"] = torch.randint(len(schema.classes or ()), (rows,), generator=draw)
     return batch
+
+
+def _words(schema: InputSchema, rows: int, draw: torch.Generator) -> Tensor:
+    """`[rows, L]`: texts of any length, the first without a word."""
+    columns, first = [], 2
+    for _, words, places in schema.text:
+        column = torch.randint(first, first + words, (rows, places), generator=draw)
+        column[torch.rand(column.shape, generator=draw) < 0.1] = 1
+        lengths = torch.randint(places + 1, (rows, 1), generator=draw)
+        lengths[0] = 0
+        columns.append(column.masked_fill(torch.arange(places) >= lengths, 0))
+        first += words
+    return torch.cat(columns, dim=1)
 
 
 class FamilySuite:
@@ -56,58 +73,29 @@ class FamilySuite:
     schemas: ClassVar[tuple[InputSchema, ...]] = (TABLE, NUMBERS, CATEGORIES)
     learns: ClassVar[bool] = True
 
-    def _make(self, schema: InputSchema, seed: int = 0) -> nn.Module:
+    def _on_each_schema(self, check: Callable[[checks.Subject], None]) -> None:
+        for schema in self.schemas:
+            make = partial(self._make, schema)
+            check(checks.Subject(make, schema, random_batch(schema, 64), self.learns))
+
+    def _make(self, schema: InputSchema, seed: int) -> nn.Module:
         torch.manual_seed(seed)
         return self.factory(schema, **self.params)
 
-    def test_output_is_one_row_of_outputs_each(self) -> None:
-        for schema in self.schemas:
-            model = self._make(schema).eval()
-            for rows in (1, 5):
-                output = model(random_batch(schema, rows))
-                assert output.shape == (rows, schema.outputs)
-                assert bool(torch.isfinite(output).all())
+    def test_the_output_is_one_row_of_outputs_each(self) -> None:
+        self._on_each_schema(checks.shapes)
 
     def test_every_parameter_gets_a_gradient(self) -> None:
-        for schema in self.schemas:
-            model, batch = self._make(schema).train(), random_batch(schema, 64)
-            row_losses(model(batch), batch["target"], schema).mean().backward()
-            without = [name for name, p in model.named_parameters() if p.grad is None]
-            assert not without, f"no gradient reaches {without}"
+        self._on_each_schema(checks.gradients)
 
-    def test_equal_seeds_give_equal_models(self) -> None:
-        for schema in self.schemas:
-            one, other = self._make(schema).state_dict(), self._make(schema).state_dict()
-            assert all(torch.equal(one[name], other[name]) for name in one)
+    def test_equal_seeds_build_and_train_equal_models(self) -> None:
+        self._on_each_schema(checks.seeded)
 
     def test_eval_does_not_depend_on_the_batch(self) -> None:
-        for schema in self.schemas:
-            model, batch = self._make(schema).eval(), random_batch(schema, 17)
-            with torch.inference_mode():
-                whole = model(batch)
-                rows = [model({k: t[i : i + 1] for k, t in batch.items()}) for i in range(17)]
-            assert torch.allclose(whole, torch.cat(rows), atol=1e-5)
+        self._on_each_schema(checks.alone)
 
-    def test_weights_come_back_from_a_file(self, tmp_path: Path) -> None:
-        for schema in self.schemas:
-            model, again = self._make(schema, 0).eval(), self._make(schema, 1).eval()
-            save_file(model.state_dict(), tmp_path / "weights.safetensors")
-            again.load_state_dict(load_file(tmp_path / "weights.safetensors"))
-            batch = random_batch(schema, 4)
-            assert torch.equal(model(batch), again(batch))
+    def test_weights_come_back_from_a_file(self) -> None:
+        self._on_each_schema(checks.saved)
 
     def test_a_batch_can_be_learnt(self) -> None:
-        for schema in self.schemas if self.learns else ():
-            model, batch = self._make(schema).train(), random_batch(schema, 8)
-            if not (schema.numeric or schema.image):  # the same category twice has two targets
-                batch["target"] = batch["categorical"][:, 0] % schema.outputs
-            optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-            first = last = float("nan")
-            for step in range(150):
-                optimizer.zero_grad()
-                loss = row_losses(model(batch), batch["target"], schema).mean()
-                loss.backward()
-                optimizer.step()
-                last = loss.item()
-                first = last if step == 0 else first
-            assert last < first / 4, f"the loss fell from {first:.3f} to {last:.3f} only"
+        self._on_each_schema(checks.learnt)

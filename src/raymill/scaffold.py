@@ -93,8 +93,13 @@ def spec_text(
         drop=f"  drop: [{', '.join(map(quoted, drop))}]\n" if drop else "",
         split=f"  split: {{by: {split}, {shares}}}\n",
         metric=metric, sign=">=" if rising else "<=", limit="0.9" if rising else "0.5",
-        threshold=threshold, family="cnn" if image else "mlp",
+        threshold=threshold, family=_family(contract, image),
     )
+
+
+def _family(contract: Contract, image: bool) -> str:
+    texts = any(contract.columns[name].kind == "text" for name in contract.features)
+    return "cnn" if image else "text" if texts else "mlp"
 
 
 def write_project(folder: Path, files: dict[str, str], *, force: bool) -> list[Path]:

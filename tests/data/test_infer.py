@@ -148,3 +148,21 @@ def test_arrow_types_that_no_model_reads_are_left_out(tmp_path: Path) -> None:
     assert found.contract.features == ["x", "word", "when"]
     assert found.contract.classes == ["false", "true"]
     assert any("list<" in line for line in found.notes)
+
+
+def test_long_texts_that_seldom_repeat_are_read_and_others_stay_what_they_were(
+    tmp_path: Path
+) -> None:
+    numbers = range(2400)
+    found = inferred(tmp_path, {
+        "x": [f"the box {n} is late by {n % 7} days" for n in numbers],
+        "name": [f"Jo Smith{n}" for n in numbers],
+        "reason": [f"one of the usual reasons {n % 9}" for n in numbers],
+    })
+    kinds = {name: column.kind for name, column in found.contract.columns.items()}
+    assert kinds == {"x": "text", "name": "ignore", "reason": "categorical", "y": "categorical"}
+    assert any("x: read as free text (8 words" in note for note in found.notes)
+    stated = inferred(tmp_path, {"x": ["red", "blue"] * 10}, columns={"x": "text"})
+    assert rule(stated.contract) == ("string", "text", False)
+    with pytest.raises(DataError, match="'x' is text"):
+        inferred(tmp_path, {"x": [1, 2] * 10}, columns={"x": "text"})

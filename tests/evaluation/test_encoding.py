@@ -95,3 +95,17 @@ def test_a_column_of_dates() -> None:
     view = columns({"columns": {"at": said}})[0]
     assert view.range == "2023-11-14 22:13 to 2024-07-03 09:46"
     assert "from 2024-0" in view.spark
+
+
+# Texts are words by TF-IDF for the linear baseline, and their main directions for boosting.
+@pytest.mark.parametrize("name", ["linear", "boosting"])
+def test_baselines_read_texts(name: str) -> None:
+    draw = np.random.default_rng(0)
+    y = draw.integers(0, 2, 400)
+    texts = [" ".join(draw.permutation([*draw.choice(list("abcdefgh"), 4), "late" if late else "ok"]))
+             for late in y]
+    table = pa.table({"t": pa.array([*texts[:399], None]), "c": pa.array(["x", "y"] * 200)})
+    encoding = Encoding.fit(table, {"t": "text", "c": "categorical"}, None)
+    fitted = baselines.fit(name, "binary", table, y, encoding, 2, "roc_auc")
+    assert fitted.fitted_on == 400
+    assert ((fitted.scores(table)[:399] > 0.5) == y[:399]).mean() > 0.95

@@ -26,7 +26,7 @@ def _make(name: str, folder: Path, *more: str) -> dict[str, str]:
 
 
 def test_the_examples_are_these() -> None:
-    assert NAMES == ["breast_cancer", "digits", "fraud", "own_model"]
+    assert NAMES == ["breast_cancer", "digits", "fraud", "own_model", "text"]
 
 
 @pytest.mark.parametrize("name", NAMES)

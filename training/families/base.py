@@ -14,9 +14,13 @@ from raymill.training.params import FAMILY_PARAMS, is_factory
 
 from .cnn import CNN
 from .ensemble import ENSEMBLE, Ensemble
+from .ft_transformer import FTTransformer
 from .gbdt import GBDT
+from .image_resnet import ImageResNet
 from .linear import Linear
 from .mlp import MLP
+from .resnet import ResNet
+from .text import TextNet
 
 if TYPE_CHECKING:
     from raymill.events import Notify
@@ -30,16 +34,25 @@ class Family(Protocol):
     """Builds a model from the input schema and the family's parameters.
 
     The model's `forward(batch)` takes the schema's tensors by name (`numeric [B, N]` float32,
-    `categorical [B, C]` int64, `image [B, C, H, W]` uint8) and returns `[B, schema.outputs]`:
-    logits, or the standardised value for regression. In eval mode a row's output must not depend
-    on the other rows of its batch. `raymill.training.testing` checks all of this.
+    `categorical [B, C]` int64, `text [B, L]` int64, `image [B, C, H, W]` uint8) and returns
+    `[B, schema.outputs]`: logits, or the standardised value for regression. In eval mode a row's
+    output must not depend on the other rows of its batch. `raymill.training.testing` checks all of
+    this.
     """
 
     def __call__(self, schema: InputSchema, **params: Any) -> nn.Module: ...
 
 
-FAMILIES: Mapping[str, Callable[..., nn.Module]] = {"linear": Linear, "mlp": MLP, "cnn": CNN,
-                                                "gbdt": GBDT}
+FAMILIES: Mapping[str, Callable[..., nn.Module]] = {
+    "linear": Linear,
+    "mlp": MLP,
+    "resnet": ResNet,
+    "ft_transformer": FTTransformer,
+    "cnn": CNN,
+    "image_resnet": ImageResNet,
+    "text": TextNet,
+    "gbdt": GBDT,
+}
 
 
 class Fitter(Protocol):

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from raymill.data.schema import InputSchema
 
-from .embeddings import CategoryEmbedding
+from .embeddings import Columns
+from .pixels import Pixels
 
 CATEGORY_WIDTH = 16
 SMALLEST = 4  # images are pooled while their shorter side is at least this
@@ -15,16 +16,15 @@ SMALLEST = 4  # images are pooled while their shorter side is at least this
 
 class CNN(nn.Module):
     """`blocks` of a 3x3 convolution, 2x2 pooling and batch norm, the channels doubling; their
-    global mean and maximum, beside them the row's numbers and categories, and a linear head. Images
-    come as uint8 and are scaled here."""
+    global mean and maximum, beside them the row's numbers and categories, and a linear head."""
 
     def __init__(
-        self, schema: InputSchema, channels: int, blocks: int, dropout: float, flip: bool
+        self, schema: InputSchema, channels: int, blocks: int, dropout: float, flip: bool, crop: int
     ) -> None:
         super().__init__()
         if schema.image is None:
             raise ValueError("a cnn needs an image column")
-        self.flip = flip
+        self.pixels = Pixels(flip=flip, crop=crop)
         layers: list[nn.Module] = []
         wide, side = schema.image[0], min(schema.image[1:])
         for block in range(blocks):
@@ -35,22 +35,12 @@ class CNN(nn.Module):
             layers += [nn.BatchNorm2d(out), nn.ReLU()]
             wide, side = out, side // 2
         self.features = nn.Sequential(*layers)
-        sizes = [size for _, size in schema.categorical]
-        self.categories = CategoryEmbedding(sizes, CATEGORY_WIDTH, 0.1) if sizes else None
-        wide = 2 * wide + len(schema.numeric) + CATEGORY_WIDTH * len(sizes)
+        self.columns = Columns(schema, CATEGORY_WIDTH)
+        wide = 2 * wide + self.columns.width
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(wide, schema.outputs))
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        x = batch["image"].float() / 127.5 - 1
-        if self.flip and self.training:
-            mirrored = torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5
-            x = torch.where(mirrored, x.flip(-1), x)
-        # The layout that CPUs and GPUs convolve fastest; weights keep theirs, as they are saved.
-        x = self.features(x.contiguous(memory_format=torch.channels_last))
-        parts = [x.mean(dim=(2, 3)), x.amax(dim=(2, 3))]
-        if "numeric" in batch:
-            parts.append(batch["numeric"])
-        if self.categories is not None:
-            parts.append(self.categories(batch["categorical"]))
+        x = self.features(self.pixels(batch["image"]))
+        parts = [x.mean(dim=(2, 3)), x.amax(dim=(2, 3)), *self.columns(batch)]
         output: Tensor = self.head(torch.cat(parts, dim=1))
         return output

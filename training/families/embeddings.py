@@ -5,10 +5,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from raymill.data.schema import InputSchema
+
+CATEGORY_SCALE = 0.1  # small at first: a rare category's vector hardly says anything
+NumericEmbedding = Literal["none", "periodic", "piecewise"]
+WORD_WIDTH = 64
+WORD_SCALE = 0.1
+PADDING = 0  # of a text's places behind its words
 EDGE = 5.2  # where the transform clips a number
 
 
@@ -81,3 +90,67 @@ class PiecewiseEmbedding(nn.Module):
         low, high = self.edges[:-1], self.edges[1:]
         embedded: Tensor = self.each(((x.unsqueeze(-1) - low) / (high - low)).clamp(0, 1))
         return embedded
+
+
+class WordMeans(nn.Module):
+    """`text [B, L]` to `[B, T * width]`: the mean of the words' vectors of each of T columns; zeros
+    for a text without words.
+
+    Joulin et al., "Bag of Tricks for Efficient Text Classification" (2016), without n-grams.
+    """
+
+    def __init__(self, schema: InputSchema, width: int) -> None:
+        super().__init__()
+        self.places = schema.places
+        self.table = nn.Embedding(schema.vocabulary, width, padding_idx=PADDING)
+        nn.init.normal_(self.table.weight, std=WORD_SCALE)
+        with torch.no_grad():
+            self.table.weight[PADDING] = 0
+
+    def forward(self, text: Tensor) -> Tensor:
+        means = [functional.embedding_bag(column, self.table.weight, padding_idx=PADDING)
+                 for column in text.split(self.places, dim=1)]
+        return torch.cat(means, dim=1)
+
+
+class Columns(nn.Module):
+    """A row's numbers, their embeddings, those of its categories and of its texts' words, as parts
+    `[B, ...]` to be put side by side; `width` is that of all of them. A schema without any gives no
+    part.
+
+    Args:
+        words: the width of a text's mean word vector; 0 leaves texts to the caller.
+    """
+
+    def __init__(
+        self,
+        schema: InputSchema,
+        embedding: int,
+        numeric_embedding: NumericEmbedding = "none",
+        frequencies: int = 1,
+        frequency_scale: float = 1.0,
+        words: int = WORD_WIDTH,
+    ) -> None:
+        super().__init__()
+        numbers, sizes = len(schema.numeric), [size for _, size in schema.categorical]
+        self.numbers: nn.Module | None = None
+        if numbers and numeric_embedding == "periodic":
+            self.numbers = PeriodicEmbedding(numbers, frequencies, frequency_scale, embedding)
+        elif numbers and numeric_embedding == "piecewise":
+            self.numbers = PiecewiseEmbedding(numbers, frequencies, embedding)
+        self.categories = CategoryEmbedding(sizes, embedding, CATEGORY_SCALE) if sizes else None
+        embedded = len(sizes) + (numbers if self.numbers is not None else 0)
+        self.texts = WordMeans(schema, words) if schema.text and words else None
+        self.width = numbers + embedding * embedded + words * len(schema.text)
+
+    def forward(self, batch: dict[str, Tensor]) -> list[Tensor]:
+        parts: list[Tensor] = []
+        if "numeric" in batch:
+            parts.append(batch["numeric"])
+        if self.numbers is not None:
+            parts.append(self.numbers(batch["numeric"]))
+        if self.categories is not None:
+            parts.append(self.categories(batch["categorical"]))
+        if self.texts is not None:
+            parts.append(self.texts(batch["text"]))
+        return parts

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
 from raymill.data.schema import InputSchema
 
-from .embeddings import CategoryEmbedding, PeriodicEmbedding, PiecewiseEmbedding
-
-CATEGORY_SCALE = 0.1  # small at first: a rare category's vector hardly says anything
+from .embeddings import Columns, NumericEmbedding
 
 
 class MLP(nn.Module):
@@ -25,19 +21,13 @@ class MLP(nn.Module):
         depth: int,
         dropout: float,
         embedding: int,
-        numeric_embedding: Literal["none", "periodic", "piecewise"],
+        numeric_embedding: NumericEmbedding,
         frequencies: int,
         frequency_scale: float,
     ) -> None:
         super().__init__()
-        numbers, sizes = len(schema.numeric), [size for _, size in schema.categorical]
-        self.numbers: nn.Module | None = None
-        if numbers and numeric_embedding == "periodic":
-            self.numbers = PeriodicEmbedding(numbers, frequencies, frequency_scale, embedding)
-        elif numbers and numeric_embedding == "piecewise":
-            self.numbers = PiecewiseEmbedding(numbers, frequencies, embedding)
-        self.categories = CategoryEmbedding(sizes, embedding, CATEGORY_SCALE) if sizes else None
-        wide = numbers + embedding * (len(sizes) + (numbers if self.numbers is not None else 0))
+        self.columns = Columns(schema, embedding, numeric_embedding, frequencies, frequency_scale)
+        wide = self.columns.width
         layers: list[nn.Module] = []
         for _ in range(depth):
             layers += [nn.Linear(wide, width), nn.ReLU(), nn.Dropout(dropout)]
@@ -45,12 +35,5 @@ class MLP(nn.Module):
         self.body = nn.Sequential(*layers, nn.Linear(wide, schema.outputs))
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        parts: list[Tensor] = []
-        if "numeric" in batch:
-            parts.append(batch["numeric"])
-        if self.numbers is not None:
-            parts.append(self.numbers(batch["numeric"]))
-        if self.categories is not None:
-            parts.append(self.categories(batch["categorical"]))
-        output: Tensor = self.body(torch.cat(parts, dim=1))
+        output: Tensor = self.body(torch.cat(self.columns(batch), dim=1))
         return output

@@ -90,7 +90,10 @@ def _add_project_verbs(verbs: Any) -> None:
     init.add_argument("--drop", action="append", default=[], metavar="COLUMN",
                       help="leave a column out (repeatable)")
     init.add_argument("--force", action="store_true", help="overwrite an existing spec")
-    _spec_verb(verbs, "check", "show every error of spec, contract and data", "check")
+    check = _spec_verb(verbs, "check", "show every error of spec, contract and data", "check")
+    check.add_argument("--train", action="store_true",
+                       help="check the model too, on a sample of the data: shapes, gradients, seeds, "
+                            "saving, whether it learns, two short trainings")
     _spec_verb(verbs, "run", "data, search, train, evaluate, gate, register, report", "run")
     _spec_verb(verbs, "train", "train the spec's own model, without a search", "run")
     _spec_verb(verbs, "tune", "search hyperparameters, without the final training", "run")
