@@ -108,7 +108,7 @@ def package(project: Project) -> bytes:
     order = {
         "versions": {"python": ".".join(platform.python_version_tuple()[:2]),
                      "ray": version("ray"), "raymill": version("raymill")},
-        "variables": project.variables, "command": project.command(),
+        "variables": project.variables, "command": project.command(), "digest": project.digest,
     }
     start = files("raymill.cluster").joinpath("job_start.py").read_bytes()
     everything = {**project.files, START: start,

@@ -9,6 +9,8 @@ from raymill.events import Notify, ignore
 from raymill.spec import Spec
 
 from . import steps
+from .plan import cluster_nodes
+from .plan import make as make_plan
 from .results import RunResult, SearchOutcome, TrainOutcome
 from .workspace import workspace
 
@@ -32,6 +34,7 @@ def run(
             error: see `RunResult.passed`.
     """
     with workspace(spec, "run", base, home, notify) as work:
+        make_plan(spec, cluster_nodes()).require()
         data = steps.prepare_data(work)
         found = steps.search(work, data)
         trained = steps.train(work, data, found)

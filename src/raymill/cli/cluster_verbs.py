@@ -15,6 +15,15 @@ def add(verbs: Any, verb: AddVerb) -> None:
                   "doctor")
     doctor.add_argument("spec", nargs="?", metavar="SPEC",
                         help="a spec file, whose tracking.uri is tried too")
+    plan = verb(verbs, "plan", "what each stage takes, and whether it can be", "plan")
+    plan.add_argument("spec", metavar="SPEC")
+    _add_set(plan)
+    plan.add_argument("--dry-run", action="store_true",
+                      help="measure a piece of every stage, and estimate time and memory")
+    plan.add_argument("--declared", action="store_true",
+                      help="plan for the machines of cluster.nodes instead of those that are there")
+    plan.add_argument("--price", type=float, metavar="PER_HOUR",
+                      help="what all the machines cost an hour: the estimate tells the run's cost")
     _add_cluster(_group(verbs, "cluster", "a Ray cluster on this machine, or for others"), verb)
     _add_jobs(verbs, verb)
     _add_k8s(_group(verbs, "k8s", "manifests for KubeRay, on stdout"), verb)
