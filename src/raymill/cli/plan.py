@@ -11,7 +11,8 @@ from raymill.spec import Spec, load_spec
 from raymill.tracking.home import Home
 
 from .output import emit_json, emit_table, number
-from .progress import duration, shown
+from .progress import shown
+from .times import duration
 
 
 def plan_verb(options: argparse.Namespace) -> int:
