@@ -67,11 +67,16 @@ def for_new(project: Path | None, mark: str, folder: Path, port: int) -> dict[st
     return changes | python_path(project)
 
 
-def for_existing(project: Path | None) -> dict[str, str]:
-    """The changes for a client of a cluster that others started."""
-    own = ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER",)  # it would give this node a false address
+def for_existing(project: Path | None, address: str) -> dict[str, str]:
+    """The changes for a client of a cluster that others started, whose GCS is at `address`.
+
+    On another machine's cluster, this node must not take 127.0.0.1 for its address; on one of
+    loopback, it must.
+    """
+    skipped = () if address.startswith("127.0.0.1:") else ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER",)
     changes = {
-        key: value for key, value in DEFAULTS.items() if key not in os.environ and key not in own
+        key: value for key, value in DEFAULTS.items()
+        if key not in os.environ and key not in skipped
     }
     return changes | python_path(project)
 

@@ -117,7 +117,7 @@ def _enter_existing(stack: ExitStack, spec: ClusterSpec, project: Path | None) -
             )
         )
     require_guard(spec.address)
-    environment = for_existing(project)
+    environment = for_existing(project, spec.address)
     stack.enter_context(applied(environment))
     paths = {key: environment[key] for key in ("PYTHONPATH",) if key in environment}
     try:
