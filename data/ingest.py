@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,24 +91,28 @@ def read(chunks: Sequence[Chunk], contract: Contract) -> ray.data.Dataset:
 
 def checked(raw: Raw, contract: Contract, *, sparse: bool) -> pa.Table:
     """One block: good rows typed, then bad rows. With `sparse`, a column may be left out."""
-    table = raw.table
-    if sparse:
-        for name in contract.columns:
-            if name not in table.column_names:
-                table = table.append_column(name, pa.nulls(len(table), pa.string()))
+    table = filled(raw.table, contract.columns) if sparse else raw.table
     done = conform(table, contract, require_target=True)
     good = done.table
     empty = pa.nulls(len(good), pa.string())
     good = good.append_column(REASONS, empty).append_column(RAW, empty)
     if not done.bad and not raw.bad:
         return good
-    bad = _bad_rows(table, done, raw)
+    bad = bad_rows(table, done, raw)
     columns = {name: bad.get(name, pa.nulls(len(bad[ROW]), good.schema.field(name).type))
                for name in good.column_names}
     return pa.concat_tables([good, pa.table(columns, schema=good.schema)])
 
 
-def _bad_rows(table: pa.Table, done: Conformed, raw: Raw) -> dict[str, pa.Array]:
+def filled(table: pa.Table, names: Iterable[str]) -> pa.Table:
+    """The table with a column of nulls for each of `names` that it lacks."""
+    for name in names:
+        if name not in table.column_names:
+            table = table.append_column(name, pa.nulls(len(table), pa.string()))
+    return table
+
+
+def bad_rows(table: pa.Table, done: Conformed, raw: Raw) -> dict[str, pa.Array]:
     """`__file`, `__row`, `__reasons` and `__raw` of the rows that broke a rule."""
     by_row: dict[int, list[Violation]] = {}
     whole = [violation for violation in done.bad if violation.index < 0]

@@ -23,6 +23,8 @@ from .pipeline import evaluate, run, train, tune
 if TYPE_CHECKING:
     import pandas as pd
 
+    from raymill.serving.score import ScoreResult
+
 
 class Model:
     """A loaded model: a bundle whose hashes held, ready to predict."""
@@ -111,7 +113,34 @@ def serve(
     return service.run(version, spec, place.path, notify)
 
 
+def score(
+    ref: str, sources: str | Sequence[str], out: str | Path, *, home: Path | None = None,
+    tracking_uri: str | None = None, address: str = "local", notify: Notify = ignore,
+    **options: Any,
+) -> ScoreResult:
+    """Score every row of `sources` into part files below `out`; see `serving.score`.
+
+    Args:
+        address: of the Ray cluster. options: the fields of `serving.score.ScoreOptions`.
+
+    Raises:
+        DataError: a row breaks the model's contract; names file and row.
+        UsageError: there is no such model, or `out` holds something else.
+    """
+    from raymill.cluster.local import ray_session
+    from raymill.cluster.spec import ClusterSpec
+    from raymill.serving.score import ScoreOptions
+    from raymill.serving.score import score as score_files
+
+    place = Home.find(home)
+    version = Registry(tracking_uri or place.tracking_uri, place).resolve(ref)
+    named = [sources] if isinstance(sources, str) else list(sources)
+    with ray_session(ClusterSpec(address=address), None, notify):
+        return score_files(version, named, Path(out), place.path, ScoreOptions(**options),
+                           notify=notify)
+
+
 __all__ = [
-    "Model", "Spec", "evaluate", "load_model", "load_spec", "run", "serve", "serving_spec",
+    "Model", "Spec", "evaluate", "load_model", "load_spec", "run", "score", "serve", "serving_spec",
     "spec_from", "train", "tune",
 ]

@@ -140,6 +140,29 @@ def _add_serving_verbs(verbs: Any) -> None:
                          help="where the answers go: .jsonl, .csv or .parquet (default: stdout)")
     predict.add_argument("--tracking", metavar="URI", help="MLflow's URI (default: the home's)")
     predict.add_argument("--url", help="the endpoint (default: the running service of that name)")
+    _add_score_verb(verbs)
+
+
+def _add_score_verb(verbs: Any) -> None:
+    score = _verb(verbs, "score", "score files of rows, resumable, each row once", "score")
+    score.add_argument("name", help="NAME, NAME@ALIAS or NAME:VERSION of a registered model")
+    score.add_argument("input", nargs="+", metavar="INPUT", help="file, glob, folder or s3:// URI")
+    score.add_argument("output", metavar="OUTPUT", help="a folder for the parts and their manifest")
+    score.add_argument("--format", choices=("parquet", "csv", "jsonl"), default="parquet",
+                       help="of the parts (default: parquet)")
+    score.add_argument("--input-format", choices=("auto", "csv", "parquet", "jsonl", "images"),
+                       default="auto", help="where the files' endings do not tell")
+    score.add_argument("--keep", action="append", metavar="COLUMN",
+                       help="a column of the input beside the answers (repeatable; default: the "
+                       "contract's key)")
+    score.add_argument("--partition-by", action="append", default=[], metavar="COLUMN",
+                       help="a folder for each value of this column (repeatable)")
+    score.add_argument("--on-violation", choices=("fail", "quarantine"), default="fail",
+                       help="what a row that breaks the contract does (default: fail)")
+    score.add_argument("--workers", type=int, metavar="N", help="actors (default: one a CPU)")
+    score.add_argument("--restart", action="store_true", help="throw away what OUTPUT holds")
+    score.add_argument("--address", default="local", help="the Ray cluster (default: local)")
+    score.add_argument("--tracking", metavar="URI", help="MLflow's URI (default: the home's)")
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
