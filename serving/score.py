@@ -53,7 +53,8 @@ class ScoreOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreResult:
-    """Rows in = scored + quarantined. `seconds` and `rows_per_s` are of this call alone."""
+    """Rows in = scored + quarantined. `seconds` is all that this call took; `rows_per_s` is the
+    rate of its workers, from the first part begun to the last ended."""
 
     output: str
     model: str
@@ -92,7 +93,7 @@ def score(
                 "input": fingerprint, "units": len(units),
                 "layout": {**asdict(layout), "out": None}}
     with opened(out, identity, restart=options.restart) as book:
-        before = book.scored + book.quarantined
+        before = set(book.done)
         left = [index for index, unit in enumerate(units) if unit.part not in book.done]
         if book.resumed:
             note(notify, f"{book.resumed} of {len(units)} parts were scored before")
@@ -101,11 +102,18 @@ def score(
                 "quarantine": options.on_violation == "quarantine"}
         _fill(book, left, made, options.workers, _total(units), notify)
         book.finish(identity)
-        took = time.monotonic() - began
+        new = [done for part, done in book.done.items() if part not in before]
         return ScoreResult(
             output=str(out), model=version.name, version=version.version, scored=book.scored,
-            quarantined=book.quarantined, parts=len(units), resumed=book.resumed, seconds=took,
-            rows_per_s=(book.scored + book.quarantined - before) / took)
+            quarantined=book.quarantined, parts=len(units), resumed=book.resumed,
+            seconds=time.monotonic() - began, rows_per_s=_rate(new))
+
+
+def _rate(done: Sequence[Done]) -> float:
+    if not done:
+        return 0.0
+    took = max(each.ended for each in done) - min(each.began for each in done)
+    return sum(each.scored + each.quarantined for each in done) / max(took, 1e-9)
 
 
 def _layout(bundle: Path, digest: str, out: Path, options: ScoreOptions) -> Layout:

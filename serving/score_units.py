@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -76,11 +77,14 @@ class Layout:
 
 @dataclass(frozen=True)
 class Done:
-    """A unit that is finished. `problems`: of bad rows that ended it; then nothing was written."""
+    """A unit that is finished, and when (epoch seconds). `problems`: of bad rows that ended it;
+    then nothing was written."""
 
     part: str
     scored: int = 0
     quarantined: int = 0
+    began: float = 0.0
+    ended: float = 0.0
     files: tuple[dict[str, Any], ...] = ()  # name below `out`, rows, size, sha256
     problems: tuple[dict[str, str], ...] = ()
 
@@ -122,6 +126,7 @@ class Worker:
         Raises:
             DataError: the file can't be read to its end, or lacks a column that is kept.
         """
+        began = time.time()
         scored: list[pa.Table] = []
         bad: list[pa.Table] = []
         for raw in self._rows(unit):
@@ -138,7 +143,8 @@ class Worker:
             _write_file(_readable(unit, table), Path(self._layout.out, QUARANTINE),
                         f"{unit.part}.parquet", "parquet")
         failpoint("score.after_unit")
-        return Done(unit.part, sum(map(len, scored)), sum(map(len, bad)), tuple(files))
+        return Done(unit.part, sum(map(len, scored)), sum(map(len, bad)), began, time.time(),
+                    tuple(files))
 
     def _rows(self, unit: Unit) -> Iterator[Raw]:
         """The unit's own rows; its chunk is read once for all of its units in this worker."""

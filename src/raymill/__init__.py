@@ -18,13 +18,14 @@ __all__ = [
     "load_model",
     "load_spec",
     "run",
+    "score",
     "serve",
     "train",
     "tune",
 ]
 
 if TYPE_CHECKING:
-    from .api import Spec, evaluate, load_model, load_spec, run, serve, train, tune
+    from .api import Spec, evaluate, load_model, load_spec, run, score, serve, train, tune
 
 
 def __getattr__(name: str) -> Any:

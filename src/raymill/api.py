@@ -129,13 +129,14 @@ def score(
     """
     from raymill.cluster.local import ray_session
     from raymill.cluster.spec import ClusterSpec
-    from raymill.serving.score import ScoreOptions
-    from raymill.serving.score import score as score_files
 
     place = Home.find(home)
     version = Registry(tracking_uri or place.tracking_uri, place).resolve(ref)
     named = [sources] if isinstance(sources, str) else list(sources)
     with ray_session(ClusterSpec(address=address), None, notify):
+        from raymill.serving.score import ScoreOptions
+        from raymill.serving.score import score as score_files
+
         return score_files(version, named, Path(out), place.path, ScoreOptions(**options),
                            notify=notify)
 

@@ -23,7 +23,7 @@ from raymill.serving.state import ServiceStatus
 from raymill.training.bundle import Bundle
 from raymill.training.predictor import Predictor
 
-from .conftest import version_of
+from .models import version_of
 
 ROWS = [{"x": float(i % 11), "colour": ["red", "blue", None][i % 3]} for i in range(200)]
 RUN = """
