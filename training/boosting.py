@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raymill.errors import TrainingError
-from raymill.events import Notify, note
+from raymill.events import Notify
 from raymill.failpoints import failpoint
 
-from . import checkpoint
 from .balance import class_weights
+from .checkpoint import MODEL, Progress, at, read_group
 from .epochs import count_rows, spent, take_down, tell_epoch
 from .evaluating import measure
 from .families.gbdt import GBDT, matrix
@@ -27,8 +27,9 @@ from .losses import row_losses
 from .model import build_model
 from .parallel import gather_rows, sum_over_ranks
 from .result import FitResult
-from .session import Session, StopTraining
+from .session import Interrupted, Session, StopTraining
 from .shard import TARGET, Shard
+from .shelf import Shelf, setting_of
 from .trees import Forest, parse
 
 Margins = NDArray[np.float64]
@@ -48,6 +49,10 @@ def fit(
             boosting.epoch()
     except StopTraining:
         pass
+    except BaseException:
+        boosting.shelf.abandon()
+        raise
+    boosting.shelf.close()
     return boosting.result()
 
 
@@ -71,7 +76,9 @@ class Boosting:
             split: np.zeros((len(rows), job.schema.outputs)) for split, rows in self.rows.items()}
         self.weights = self._class_weights()
         self.dataset = self._dataset()
-        self.progress = checkpoint.Progress(identity=job.identity(sum(self.counts)))
+        self.progress = Progress(identity=job.identity(sum(self.counts)),
+                                 setting=setting_of(session.device, 1))
+        self.shelf = Shelf(session, notify)
         self.best = self.model.state_dict()
         self._resume()
 
@@ -92,12 +99,13 @@ class Boosting:
                **self._evaluate()}
         if take_down(progress, self.job, row):
             self.best = self.model.state_dict()
-        if session.rank == 0:
-            if session.folder is not None:
-                checkpoint.save(session.folder, self.model, None, progress)
-            tell_epoch(self.notify, self.job, row)
+            progress.best_checkpoint = self.shelf.number
+        self.shelf.put({MODEL: self.model.state_dict()}, progress)
+        tell_epoch(self.notify, self.job, row)
         session.report(row)
         failpoint("train.after_report")
+        if session.stopping:
+            raise Interrupted
 
     def result(self) -> FitResult:
         """The best epoch's.
@@ -111,7 +119,8 @@ class Boosting:
         return FitResult(
             best=progress.history[progress.best_epoch - 1], best_epoch=progress.best_epoch,
             epochs=progress.epoch, history=progress.history, weights={} if folder else self.best,
-            checkpoint=checkpoint.of_epoch(folder, progress.best_epoch) if folder else None)
+            checkpoint=at(folder, progress.best_checkpoint) if folder else None,
+            resumes=progress.resumes)
 
     @property
     def _rounds(self) -> int:
@@ -186,17 +195,19 @@ class Boosting:
 
     def _resume(self) -> None:
         """Go on from the newest checkpoint, epoch by epoch: sums of floats depend on their order."""
-        latest = self.session.latest_checkpoint()
-        if latest is None or checkpoint.read_progress(latest).identity != self.progress.identity:
+        found = self.shelf.newest(self.progress.identity, self.job.metric)
+        if found is None:
             return
-        self.progress = checkpoint.read_progress(latest)
-        self.model.load_state_dict(checkpoint.load_weights(latest))
+        path, progress = found
+        before, progress.setting = progress.setting, self.progress.setting
+        self.progress = progress
+        self.model.load_state_dict(read_group(path, MODEL))
         rounds = [0, *(int(row["trees"]) for row in self.progress.history)]
         for start, end in pairwise(rounds):
             if end > start:
                 self._say(start, end)
-        if self.session.rank == 0:
-            note(self.notify, f"goes on after epoch {self.progress.epoch}")
+        if not self.done:
+            self.shelf.tell(progress, before == progress.setting, before)
 
     def _loss(self) -> float:
         """The mean loss of a training row of all ranks, each times its class's weight."""

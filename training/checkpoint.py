@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import load_file
+from torch import Tensor
 
 from raymill.errors import ArtifactError, Problem, TrainingError
+from raymill.failpoints import failpoint
 
-from .files import verify_folder, write_folder
+from .files import read_manifest, verify_folder, write_folder
+from .position import Position, Stretch
+from .tensors import bytes_of, to_host, write_tensors
 
 _NAME = re.compile(r"ckpt-(\d{8})")
-MODEL, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
+MODEL, OPTIMIZER, RANKS = "model", "optimizer", "ranks"
+TensorGroup = Mapping[str, Tensor]
 
 
 @dataclass
@@ -29,8 +33,13 @@ class Progress:
     Attributes:
         epoch: epochs done. step: optimizer steps done.
         best, best_epoch: the best validation metric so far and its epoch (0: none yet).
+        best_checkpoint: the number of the checkpoint that holds the best epoch's weights.
         stale: epochs since then. history: one dict an epoch.
-        identity: names the job and the world size that the checkpoint belongs to.
+        identity: names the job that the checkpoint belongs to.
+        position: where in the unfinished epoch the run is.
+        setting: what a resume must share for the weights to be bitwise the same.
+        resumes: where the run was taken up again, and how exactly.
+        facts: what parts of the run keep beside their tensors.
     """
 
     epoch: int = 0
@@ -40,104 +49,198 @@ class Progress:
     stale: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     identity: str = ""
+    best_checkpoint: int = 0
+    position: Position = field(default_factory=Position)
+    setting: dict[str, Any] = field(default_factory=dict)
+    resumes: list[dict[str, Any]] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Progress:
+        document = json.loads(text)
+        stretches = [Stretch(**stretch) for stretch in document.pop("position")["stretches"]]
+        return cls(**document, position=Position(stretches))
 
 
-def save(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None, progress: Progress
-) -> Path:
-    """Write checkpoint `ckpt-<epoch>` into `folder`, keeping the newest two and the best that
-    each of them knows of.
+@dataclass(frozen=True)
+class Snapshot:
+    """A run at one step, in main memory: tensors by group and name, and the progress as JSON.
 
-    Raises:
-        TrainingError: a weight is not finite (names it), or the disk is full.
+    Groups are `model`, `optimizer`, `ranks` (what every rank has of its own) and those of further
+    parts of a run. Later steps change nothing in it.
     """
-    weights = {name: tensor.detach().cpu().contiguous()
-               for name, tensor in model.state_dict().items()}
-    for name, tensor in weights.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise TrainingError(Problem(rule="weights must stay finite", got=f"NaN or Inf in {name}",
-                                        cure="Lower training.lr, or set training.clip_norm."))
 
-    def fill(temporary: Path) -> None:
-        save_file(weights, temporary / MODEL)
-        if optimizer is not None:
-            save_file(_optimizer_tensors(optimizer), temporary / OPTIMIZER)
-        (temporary / "progress.json").write_text(json.dumps(asdict(progress)))
+    groups: Mapping[str, TensorGroup]
+    progress: str
+    epoch: int
+    whole: bool
 
-    dest = folder / f"ckpt-{progress.epoch:08d}"
-    try:
-        write_folder(dest, fill, {"kind": "checkpoint", "epoch": progress.epoch})
-    except (OSError, SafetensorError) as error:
-        raise TrainingError(Problem(
-            rule="a checkpoint must fit on the disk", got=str(error), where=str(dest),
-            cure="Free some space and run the same command: it goes on from the last good one.",
-        )) from error
-    _prune(folder, keep={progress.epoch, progress.best_epoch} | _wanted(folder, progress.epoch - 1))
-    return dest
+    @property
+    def bytes(self) -> int:
+        """About the size of its checkpoint."""
+        return len(self.progress) + sum(bytes_of(group) for group in self.groups.values())
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    state = optimizer.state_dict()["state"]
+def snapshot(groups: Mapping[str, TensorGroup], progress: Progress) -> Snapshot:
+    """Copy the run's state, to be written while the run goes on."""
+    copied = {name: {key: to_host(tensor) for key, tensor in group.items()}
+              for name, group in groups.items()}
+    return Snapshot(copied, progress.to_json(), progress.epoch, not progress.position.stretches)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state by `<parameter index>.<name>`."""
     return {
-        f"{index}.{name}": torch.as_tensor(value).detach().cpu().contiguous()
-        for index, entries in state.items()
+        f"{index}.{name}": torch.as_tensor(value)
+        for index, entries in optimizer.state_dict()["state"].items()
         for name, value in entries.items()
         if value is not None
     }
 
 
-def _wanted(folder: Path, epoch: int) -> set[int]:
-    """The checkpoint of `epoch` and the best it knows of: what a run falls back to when the newest
-    turns out to be damaged."""
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: TensorGroup) -> None:
+    """Put back what `optimizer_tensors` gave."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def write(folder: Path, number: int, state: Snapshot) -> Path:
+    """Write checkpoint `ckpt-<number>` into `folder`.
+
+    Raises:
+        TrainingError: a weight is not finite; it is named.
+        OSError: the disk is full, or can't be written.
+    """
+    for name, tensor in state.groups[MODEL].items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise TrainingError(Problem(
+                rule="weights must stay finite", got=f"NaN or Inf in {name}",
+                cure="Lower training.lr, or set training.clip_norm; nothing was checkpointed."))
+
+    def fill(temporary: Path) -> None:
+        for group, tensors in state.groups.items():
+            write_tensors(temporary / f"{group}.safetensors", tensors)
+        (temporary / "progress.json").write_text(state.progress)
+
+    about = {"kind": "checkpoint", "number": number, "epoch": state.epoch, "whole": state.whole}
+    return write_folder(at(folder, number), fill, about)
+
+
+def at(folder: Path, number: int) -> Path:
+    """Where a checkpoint lies."""
+    return folder / f"ckpt-{number:08d}"
+
+
+def numbers(folder: Path) -> list[int]:
+    """The numbers of the checkpoints in `folder`, whole or not, newest first."""
+    if not folder.is_dir():
+        return []
+    matches = [_NAME.fullmatch(path.name) for path in folder.iterdir()]
+    return sorted((int(match[1]) for match in matches if match), reverse=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed writer left half-written or half-removed."""
+    for path in folder.glob(".ckpt-*") if folder.is_dir() else ():
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def remove(folder: Path, number: int) -> None:
+    """Remove a checkpoint. It is renamed first: half a folder would look like a damaged one."""
+    doomed = folder / f".{at(folder, number).name}.old"
+    at(folder, number).rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def prune(folder: Path, newest: int = 2) -> None:
+    """Keep the `newest` checkpoints, and the best that each of them knows of: what a run falls
+    back to when the newest turns out to be damaged."""
+    found = numbers(folder)
+    keep = set(found[:newest])
+    for number in found[:newest]:
+        try:
+            keep.add(read_progress(at(folder, number)).best_checkpoint)
+        except (OSError, ValueError, TypeError, KeyError):
+            continue
+    for number in found:
+        if number not in keep:
+            failpoint("checkpoint.during_prune")
+            remove(folder, number)
+
+
+@dataclass(frozen=True)
+class Found:
+    """The number of the newest checkpoint whose files are all as written (0: there is none), and
+    what is wrong with the newer ones."""
+
+    number: int
+    damaged: dict[int, str]
+
+
+def find(folder: Path) -> Found:
+    """The newest good checkpoint by its number; times of files say nothing."""
+    damaged: dict[int, str] = {}
+    for number in numbers(folder):
+        if problem := problem_of(folder, number):
+            damaged[number] = problem
+        else:
+            return Found(number, damaged)
+    return Found(0, damaged)
+
+
+def problem_of(folder: Path, number: int) -> str:
+    """What is wrong with a checkpoint; nothing when it is good."""
+    path = at(folder, number)
     try:
-        return {epoch, read_progress(of_epoch(folder, epoch)).best_epoch}
-    except (OSError, ValueError):
-        return {epoch}
-
-
-def _prune(folder: Path, keep: set[int]) -> None:
-    for path in folder.iterdir():
-        match = _NAME.fullmatch(path.name)
-        if (match and int(match[1]) not in keep) or path.name.startswith(".ckpt-"):
-            shutil.rmtree(path, ignore_errors=True)
+        manifest = verify_folder(path)
+        if (manifest.get("kind"), manifest.get("number")) != ("checkpoint", number):
+            return f"{path}: its manifest is that of another folder"
+        read_progress(path)
+    except ArtifactError as error:
+        return str(error)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        return f"{path}: it can't be read ({error})"
+    return ""
 
 
 def newest_good(folder: Path) -> Path | None:
-    """The checkpoint of the latest epoch whose files are all as written; None: there is none."""
-    if not folder.is_dir():
-        return None
-    for path in sorted(folder.glob("ckpt-*"), reverse=True):
-        if not _NAME.fullmatch(path.name):
-            continue
-        try:
-            verify_folder(path)
-        except ArtifactError:
-            continue
-        return path
-    return None
+    """The newest checkpoint whose files are all as written; None: there is none."""
+    number = find(folder).number
+    return at(folder, number) if number else None
 
 
 def of_epoch(folder: Path, epoch: int) -> Path:
-    """Where the checkpoint of an epoch lies."""
-    return folder / f"ckpt-{epoch:08d}"
+    """The newest checkpoint of the end of an epoch.
+
+    Raises:
+        ArtifactError: there is none.
+    """
+    for number in numbers(folder):
+        try:
+            manifest = read_manifest(at(folder, number))
+        except ArtifactError:
+            continue
+        if manifest.get("epoch") == epoch and manifest.get("whole"):
+            return at(folder, number)
+    raise ArtifactError(f"{folder} holds no checkpoint of epoch {epoch}")
 
 
 def read_progress(path: Path) -> Progress:
     """What a verified checkpoint says of its run."""
-    document: dict[str, Any] = json.loads((path / "progress.json").read_text())
-    return Progress(**document)
+    return Progress.from_json((path / "progress.json").read_text())
 
 
-def restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-    """Put a checkpoint's weights and optimizer state back. Random state needs none: order and
-    dropout follow from seed, epoch and rank."""
-    model.load_state_dict(load_file(path / MODEL))
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in load_file(path / OPTIMIZER).items():
-        index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = tensor
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    return read_progress(path)
+def read_group(path: Path, group: str) -> dict[str, Tensor]:
+    """The tensors of a group of a verified checkpoint; none when it has no such group."""
+    file = path / f"{group}.safetensors"
+    tensors: dict[str, Tensor] = load_file(file) if file.exists() else {}
+    return tensors
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -147,5 +250,4 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         ArtifactError: names the file that changed.
     """
     verify_folder(path)
-    weights: dict[str, Tensor] = load_file(path / MODEL)
-    return weights
+    return read_group(path, MODEL)

@@ -67,14 +67,14 @@ class LoopContext:
 
     def batches(self) -> Iterator[Batch]:
         """This worker's shuffled batches of the current epoch, the same number on every worker:
-        one that runs out of rows before the others gets its first row again."""
+        one that runs out of rows before the others gets its first row again.
+
+        Between two batches a checkpoint may be kept, so a step must be done before the next batch
+        is asked for. A run that goes on in the middle of an epoch gets the batches left of it.
+        """
         trainer = self._trainer
-        batches = trainer.begin_epoch()
-        for _ in range(trainer.steps):
-            batch = next(batches, None)
-            if batch is None:
-                batch = trainer.first_row()
-            yield trainer.to_device(batch)
+        for batch in trainer.batches():
+            yield trainer.to_device(trainer.first_row() if batch is None else batch)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Where the model runs in the spec's `precision`."""

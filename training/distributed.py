@@ -4,34 +4,42 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
 import ray.train
 import torch
-from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from raymill.errors import Problem, RaymillError, TrainingError
-from raymill.events import Event, Notify, ignore
+from raymill.events import Event, Notify, ignore, note
+from raymill.signals import deferred
 
-from .checkpoint import newest_good
+from .background import Background
 from .devices import usable_gpus
+from .failures import last_line, lost
 from .job import TrainJob
 from .loop import fit
+from .mailbox import Beat, Letters, Mailbox
 from .result import FitResult, as_dict, from_dict
-from .session import pick_device
+from .session import Interrupted, pick_device
 from .shard import Shard
+from .watchdog import Watchdog, dump_on_signal, stack_file
 
 if TYPE_CHECKING:
     from raymill.data.prepare import Prepared
 
 SPLITS = ("train", "validation")
 Shards = Mapping[str, ray.data.Dataset]
+CHECKPOINTS = "checkpoints"
+INTERRUPTED = {"interrupted": True}
+BEAT_S = 1.0
 POLL_S = 0.2  # how often events are fetched, and reports polled by Ray Train's controller
 DEFAULTS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": str(POLL_S),  # one report passes a poll; Ray waits 2 s
@@ -64,21 +72,44 @@ def train_shards(
     if len(ray.nodes()) == 1:  # nobody drains the only node
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     out = out.absolute()
-    mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
-    config = {"job": job.to_dict(), "folder": str(out / "checkpoints"),
-              "threads": share.threads, "mailbox": mailbox}
+    mailbox = ray.remote(num_cpus=0, max_restarts=3)(Mailbox).remote()
+    config = {"job": job.to_dict(), "folder": str(out), "threads": share.threads,
+              "mailbox": mailbox}
+    watchdog = Watchdog(job.training.watchdog, out, notify)
+    trainer = _trainer(job, config, share, parts, out)
     try:
-        with _quiet(), _listening(mailbox, notify):
-            result = _trainer(job, config, share, parts, out).fit()
+        with _quiet(), _listening(mailbox, watchdog, notify):
+            value = _run(trainer, mailbox, notify)
         if fatal := ray.get(mailbox.cause.remote()):
             raise fatal
-        return from_dict(result.return_value)
+        return from_dict(value)
     except ray.train.TrainingFailedError as error:
         if fatal := ray.get(mailbox.cause.remote()):
             raise fatal from None
-        raise _lost(error, job) from error
+        raise lost(error, job) from error
     finally:
         ray.kill(mailbox)
+
+
+def _run(trainer: TorchTrainer, mailbox: Any, notify: Notify) -> Any:
+    """Rank 0's result. The first SIGINT or SIGTERM asks the workers for a last checkpoint.
+
+    Raises:
+        KeyboardInterrupt: a signal came.
+    """
+    # Ray Train takes SIGINT for itself in the main thread, and has no word for SIGTERM.
+    fitting = Background(lambda: trainer.fit().return_value)
+    with deferred() as asked:
+        while not fitting.done(POLL_S):
+            if asked.is_set():
+                note(notify, "stopping: the workers finish their step and keep a checkpoint; "
+                             "once more to leave now")
+                mailbox.stop.remote()
+                break
+        value = fitting.result()
+    if asked.is_set() or value == INTERRUPTED:
+        raise KeyboardInterrupt
+    return value
 
 
 def _trainer(
@@ -97,6 +128,7 @@ def _trainer(
             name="ray", storage_path=str(out), logging_config=LoggingConfig(log_level="ERROR"),
             failure_config=FailureConfig(max_failures=job.training.max_failures,
                                          controller_failure_limit=3),
+            callbacks=[_Teller(config["mailbox"])],
         ),
         datasets=dict(parts),
         dataset_config=ray.train.DataConfig(datasets_to_split=[]),
@@ -161,39 +193,21 @@ def shards(prepared: Prepared, workers: int) -> Shards:
     return made
 
 
-class _Mailbox:
-    """Carries events from the workers to the driver, and the error that no retry would cure."""
-
-    def __init__(self) -> None:
-        self._events: list[Event] = []
-        self._cause: RaymillError | None = None
-
-    def send(self, event: Event) -> None:
-        self._events.append(event)
-
-    def fetch(self) -> list[Event]:
-        events, self._events = self._events, []
-        return events
-
-    def fail(self, cause: RaymillError) -> None:
-        self._cause = self._cause or cause
-
-    def cause(self) -> RaymillError | None:
-        return self._cause
-
-
 @contextmanager
-def _listening(mailbox: Any, notify: Notify) -> Iterator[None]:
-    """Hand the workers' events to `notify` while the block runs."""
+def _listening(mailbox: Any, watchdog: Watchdog, notify: Notify) -> Iterator[None]:
+    """Hand the workers' events to `notify`, and watch their beats, while the block runs."""
     ended = threading.Event()
 
-    def fetch() -> None:
-        for event in ray.get(mailbox.fetch.remote()):
+    def fetch() -> Letters:
+        letters: Letters = ray.get(mailbox.fetch.remote())
+        for event in letters.events:
             notify(event)
+        return letters
 
     def listen() -> None:
         while not ended.wait(POLL_S):
-            fetch()
+            if watchdog.look(fetch().beats):
+                mailbox.rest.remote()
 
     thread = threading.Thread(target=listen, name="raymill-epochs", daemon=True)
     thread.start()
@@ -205,6 +219,20 @@ def _listening(mailbox: Any, notify: Notify) -> Iterator[None]:
         fetch()
 
 
+class _Teller(UserCallback):  # type: ignore[misc]
+    """Tells of workers that were lost, in Ray Train's controller."""
+
+    def __init__(self, mailbox: Any) -> None:
+        self._mailbox = mailbox
+
+    def after_exception(
+        self, run_context: Any, worker_exceptions: dict[int, Exception]
+    ) -> None:
+        causes = "; ".join(f"rank {rank}: {last_line(cause)}"
+                           for rank, cause in worker_exceptions.items())
+        ray.get([self._mailbox.rest.remote(), self._mailbox.lost.remote(causes)])
+
+
 @dataclass
 class _RaySession:
     """A worker of Ray Train. Checkpoints are this project's own: Ray's index of them is rewritten
@@ -214,12 +242,26 @@ class _RaySession:
     device: torch.device
     rank: int
     world_size: int
+    mailbox: Any
+    stopping: bool = False
+    _node: str = field(default_factory=lambda: ray.get_runtime_context().get_node_id())
+    _told: float = 0.0
+    _answer: ray.ObjectRef[bool] | None = None
 
     def report(self, metrics: Mapping[str, float]) -> None:
         ray.train.report(dict(metrics))
 
-    def latest_checkpoint(self) -> Path | None:
-        return newest_good(self.folder)
+    def alive(self, typical_s: Callable[[], float]) -> None:
+        now = time.monotonic()
+        if now - self._told < BEAT_S:
+            return
+        self._told = now
+        if self._answer is not None:
+            if not ray.wait([self._answer], timeout=0)[0]:
+                return  # the mailbox is busy: it gets one beat at a time
+            self.stopping |= ray.get(self._answer)
+        beat = Beat(self.rank, os.getpid(), self._node, typical_s())
+        self._answer = self.mailbox.beat.remote(beat)
 
 
 def _work(config: dict[str, Any]) -> dict[str, Any] | None:
@@ -229,23 +271,28 @@ def _work(config: dict[str, Any]) -> dict[str, Any] | None:
         return None  # the attempt before this one met an error that would only come again
     context = ray.train.get_context()
     torch.set_num_threads(config["threads"])
-    rank = context.get_world_rank()
+    rank, out = context.get_world_rank(), Path(config["folder"])
     session = _RaySession(
-        folder=Path(config["folder"]),
+        folder=out / CHECKPOINTS,
         device=pick_device(job.training.gpu, context.get_local_rank()),
-        rank=rank, world_size=context.get_world_size(),
+        rank=rank, world_size=context.get_world_size(), mailbox=mailbox,
     )
     ray.get(mailbox.send.remote(Event("place", {
         "rank": rank, "gpus": [int(gpu) for gpu in ray.get_gpu_ids()],
         "device": str(session.device)})))
     train_rows, validation_rows = (_shard(split, rank, job.training.seed) for split in SPLITS)
-    try:
-        result = fit(job, train_rows, validation_rows, session, mailbox.send.remote)
-    except RaymillError as error:
-        ray.get(mailbox.fail.remote(error))
-        if session.world_size == 1:
-            return None
-        raise  # the other ranks may wait in a collective: only an error takes them down
+    with dump_on_signal(stack_file(out, rank)):
+        try:
+            result = fit(job, train_rows, validation_rows, session, mailbox.send.remote)
+        except Interrupted:
+            return INTERRUPTED
+        except RaymillError as error:
+            ray.get(mailbox.fail.remote(error))
+            if session.world_size == 1:
+                return None
+            raise  # the other ranks may wait in a collective: only an error takes them down
+        finally:
+            ray.get(mailbox.rest.remote())
     return as_dict(result)
 
 
@@ -255,18 +302,3 @@ def _shard(split: str, rank: int, seed: int) -> Shard:
         batch_size=None, batch_format="numpy", prefetch_batches=0
     )
     return Shard(list(blocks), seed * 4099 + rank)
-
-
-def _lost(error: ray.train.TrainingFailedError, job: TrainJob) -> TrainingError:
-    failures: dict[int, Exception] = getattr(error, "worker_failures", {})
-    causes = [f"rank {rank}: {_last_line(cause)}" for rank, cause in failures.items()]
-    return TrainingError(Problem(
-        rule=f"training may lose its workers {job.training.max_failures} times",
-        got="; ".join(causes[:4]) or _last_line(error),
-        cure="The same command goes on after the last whole epoch.",
-    ))
-
-
-def _last_line(error: BaseException) -> str:
-    """The last line of an error's text, or its kind where it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1]

@@ -42,6 +42,7 @@ def write_folder(dest: Path, fill: Callable[[Path], None], about: dict[str, Any]
     temporary = dest.with_name(f".{dest.name}.tmp-{uuid.uuid4().hex[:8]}")
     temporary.mkdir(mode=0o700)
     try:
+        failpoint("artifact.before_write")
         fill(temporary)
         files = sorted(path for path in temporary.iterdir())
         entries = {p.name: {"sha256": sha256(p), "size": p.stat().st_size} for p in files}

@@ -14,7 +14,8 @@ from .objective import DEFAULT_METRIC, METRICS
 from .params import INPUTS, needed
 from .spec import ModelSpec, TrainingSpec
 
-EXECUTION = {"max_failures", "cpus_per_worker"}  # a run goes on when they change
+# A run goes on when they change.
+EXECUTION = {"max_failures", "cpus_per_worker", "workers", "checkpoint_every", "watchdog"}
 MEANS = {"table": "a column of numbers or categories", "text": "a text column",
          "image": "an image column"}
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-
-from raymill.errors import Problem, TrainingError
 from raymill.events import Notify, ignore
 
 from .context import LoopContext
 from .factories import load_object
+from .failures import is_out_of_memory, last_line, out_of_memory
 from .families.base import fitter
 from .job import TrainJob
 from .result import FitResult
@@ -22,17 +20,30 @@ def fit(
 ) -> FitResult:
     """Train the job's model on this rank's rows until `epochs` or `patience` ends.
 
-    Every rank calls this with its own shards. A resumed run goes on after its last whole epoch
-    with the same weights, optimizer and random state.
+    Every rank calls this with its own shards. A run whose session has a folder with checkpoints
+    goes on from the newest good one: on the CPU and as many workers as before with bitwise the
+    same weights as if never interrupted, else with every row once an epoch.
 
     Raises:
-        TrainingError: the loss or a weight is not finite, memory ran out, or there are fewer
-            training rows than workers.
+        TrainingError: the loss or a weight is not finite, memory or the disk ran out, or there
+            are fewer training rows than workers.
+        UsageError: the folder's checkpoints are those of another job.
+        Interrupted: the session was asked to stop; a checkpoint of the last step is kept.
     """
     own = fitter(job.family)
     if own is not None:
         return own(job, train, validation, session, notify)
     trainer = Trainer(job, train, validation, session, notify)
+    try:
+        _run(trainer, job)
+        trainer.keeper.close()
+    except BaseException:
+        trainer.keeper.abandon()
+        raise
+    return trainer.result()
+
+
+def _run(trainer: Trainer, job: TrainJob) -> None:
     try:
         if job.training.loop is not None:
             load_object(job.training.loop, job.project)(LoopContext(trainer))
@@ -40,8 +51,8 @@ def fit(
             trainer.run()
     except StopTraining:
         pass
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(Problem(
-            rule=f"a batch must fit in memory (training.batch_size is {job.training.batch_size})",
-            got=str(error).split("\n")[0], cure="Lower training.batch_size.")) from error
-    return trainer.result()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        rows = trainer.feed.sizes[trainer.session.rank]
+        raise out_of_memory(job, last_line(error), rows) from error

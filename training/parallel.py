@@ -58,3 +58,12 @@ def check_equal(model: nn.Module, world_size: int, device: torch.device) -> None
         raise TrainingError(Problem(rule="every worker must hold the same parameters",
                                     got=f"others on rank {', '.join(map(str, apart))}",
                                     cure="A parameter is outside the model, or changed by hand."))
+
+
+def from_rank_zero(values: list[int], world_size: int, device: torch.device) -> list[int]:
+    """What rank 0 gave, on every rank; all give equally many."""
+    if world_size == 1:
+        return values
+    told = torch.tensor(values, dtype=torch.int64, device=device)
+    dist.broadcast(told, src=0)
+    return [int(value) for value in told]

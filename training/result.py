@@ -17,6 +17,8 @@ class FitResult:
     Attributes:
         best: the metrics of the best epoch. history: those of every epoch.
         checkpoint: of the best epoch; None where the session keeps none.
+        resumes: where the run was taken up again, as `{epoch, steps, exact}`; `exact` is `bitwise`
+            (as if never interrupted) or `samples` (every row once an epoch).
         weights: of the best epoch, where the session keeps no checkpoints.
     """
 
@@ -25,6 +27,7 @@ class FitResult:
     epochs: int
     history: list[dict[str, float]]
     checkpoint: Path | None
+    resumes: list[dict[str, Any]] = field(default_factory=list)
     weights: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
 
@@ -32,7 +35,7 @@ def as_dict(result: FitResult) -> dict[str, Any]:
     """`result` as JSON-serialisable data, without the weights."""
     checkpoint = str(result.checkpoint) if result.checkpoint else None
     return {"best": result.best, "best_epoch": result.best_epoch, "epochs": result.epochs,
-            "history": result.history, "checkpoint": checkpoint}
+            "history": result.history, "checkpoint": checkpoint, "resumes": result.resumes}
 
 
 def from_dict(state: Mapping[str, Any]) -> FitResult:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +12,10 @@ import torch
 
 class StopTraining(Exception):
     """Raised by `Session.report` when the run should end early, as after a pruned trial."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was asked to stop, and has kept a checkpoint of its last step."""
 
 
 class Session(Protocol):
@@ -33,11 +37,16 @@ class Session(Protocol):
     @property
     def folder(self) -> Path | None: ...
 
+    @property
+    def stopping(self) -> bool:
+        """Whether the run was asked to stop; rank 0's answer counts."""
+
     def report(self, metrics: Mapping[str, float]) -> None:
         """Tell an epoch's metrics; may raise `StopTraining`."""
 
-    def latest_checkpoint(self) -> Path | None:
-        """The newest checkpoint whose hashes hold; None: start from the beginning."""
+    def alive(self, typical_s: Callable[[], float]) -> None:
+        """This worker got on: it is called after every step and every batch of an evaluation.
+        `typical_s()` is the median time of a step."""
 
 
 @dataclass
@@ -49,14 +58,13 @@ class InlineSession:
     rank: int = 0
     world_size: int = 1
     reports: list[dict[str, float]] = field(default_factory=list)
+    stopping: bool = False
 
     def report(self, metrics: Mapping[str, float]) -> None:
         self.reports.append(dict(metrics))
 
-    def latest_checkpoint(self) -> Path | None:
-        from .checkpoint import newest_good
-
-        return newest_good(self.folder) if self.folder is not None else None
+    def alive(self, typical_s: Callable[[], float]) -> None:
+        """Nobody watches."""
 
 
 def pick_device(gpu: str, local_rank: int = 0) -> torch.device:

@@ -28,7 +28,7 @@ def equal_steps(counts: Sequence[int], batch_size: int) -> tuple[int, list[int]]
     About `batch_size` rows a step over all ranks. In every step some rank has rows, and after the
     last none has any left. The steps are of equal size: a last one of a few rows would be noise.
     """
-    wanted = -(-sum(counts) // batch_size)
+    wanted = max(1, -(-sum(counts) // batch_size))
     sizes = [max(1, -(-count // wanted)) for count in counts]
     # Sizes are rounded up, so the rows may be taken in fewer steps than were wanted.
     return max(-(-c // size) for c, size in zip(counts, sizes, strict=True)), sizes
@@ -38,6 +38,13 @@ def step_rows(step: int, counts: Sequence[int], sizes: Sequence[int]) -> int:
     """The rows of all ranks in step `step` of an epoch."""
     return sum(min(size, max(0, count - step * size))
                for size, count in zip(sizes, counts, strict=True))
+
+
+def permutation(rows: int, seed: int, epoch: int, stretch: int = 0) -> Tensor:
+    """The order `[rows]` of a shard's rows in an epoch, or of those that are left in a further
+    stretch of it (see `position`)."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch + (stretch << 40))
+    return torch.randperm(rows, generator=generator)
 
 
 class Shard:
@@ -55,18 +62,21 @@ class Shard:
             self.tensors[name] = parts[0] if len(parts) == 1 else torch.cat(parts)
         self.rows = len(self.tensors[TARGET]) if filled else 0
 
-    def order(self, epoch: int) -> Tensor:
-        """The permutation `[rows]` of an epoch."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        return torch.randperm(self.rows, generator=generator)
+    def order(self, epoch: int, stretch: int = 0, left: Tensor | None = None) -> Tensor:
+        """The rows of an epoch in their order; of those in `left` only, in a further stretch."""
+        if left is None:
+            return permutation(self.rows, self.seed, epoch, stretch)
+        return left[permutation(len(left), self.seed, epoch, stretch)]
 
     def batches(
-        self, epoch: int, batch_size: int, *, shuffle: bool = True, start: int = 0
+        self, epoch: int, batch_size: int, *, shuffle: bool = True, start: int = 0,
+        stretch: int = 0, left: Tensor | None = None,
     ) -> Iterator[Batch]:
         """Batches of at most `batch_size` rows, each row once, from position `start` (in rows)."""
-        order = self.order(epoch) if shuffle else None
-        for low in range(start, self.rows, batch_size):
-            high = min(low + batch_size, self.rows)
+        order = self.order(epoch, stretch, left) if shuffle else None
+        rows = self.rows if order is None else len(order)
+        for low in range(start, rows, batch_size):
+            high = min(low + batch_size, rows)
             if order is None:
                 yield {name: tensor[low:high] for name, tensor in self.tensors.items()}
             else:

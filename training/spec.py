@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from raymill.specs import Part
+from raymill.specs import Duration, Part
 
 from .params import FAMILY_PARAMS, is_factory
 
@@ -56,7 +56,10 @@ class TrainingSpec(Part):
     """How the model is trained.
 
     `batch_size` is global: over all workers. `auto` grows with the data, from 32 to 1024 rows
-    (256 images).
+    (256 images). `checkpoint_every` is a number of steps or a duration (like 5m) between
+    checkpoints within an epoch; each epoch's end is one anyway, and `auto` adds one every 5
+    minutes. `watchdog` is how long a worker's steps may stop before it is restarted; `auto` is
+    30s, or 20 of its steps if that is longer.
     """
 
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 20
@@ -73,6 +76,8 @@ class TrainingSpec(Part):
     cpus_per_worker: Annotated[float, Field(gt=0)] | None = None  # None: an equal share
     gpu: Literal["auto", "never", "require"] = "auto"
     max_failures: Annotated[int, Field(ge=0)] = 3
+    checkpoint_every: Literal["auto"] | Annotated[int, Field(ge=1)] | Duration = "auto"
+    watchdog: Literal["auto", "off"] | Duration = "auto"
     seed: Annotated[int, Field(ge=0)] = 0
     loop: str | None = None  # the user's own package.module:loop
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from .finite import LossGuard, NotFiniteError, first_bad, first_bad_gradient, is_finite
 from .job import TrainJob
 from .losses import row_losses
 from .precision import Precision
@@ -33,6 +34,7 @@ class Stepper:
     precision: Precision
     weights: Tensor | None
     steps: int
+    guard: LossGuard = field(default_factory=LossGuard)
 
     def step(self, number: int, batch: Batch, rows: int, *, idle: bool = False) -> Tensor:
         """Step `number` of the run on this rank's part of a global batch of `rows` rows; the sum
@@ -47,6 +49,9 @@ class Stepper:
         with self.precision():
             output = self.wrapped(batch)
         summed = self.weighted(output, batch[TARGET]).sum() * (0.0 if idle else 1.0)
+        if (late := self.guard.late(summed)) is not None:
+            raise (NotFiniteError("the loss", late=late) if late else
+                   first_bad(self.model, batch, self.job.schema))
         self.descend(summed * (self.session.world_size / rows), number)
         if idle:
             self.wrapped.train()
@@ -62,7 +67,9 @@ class Stepper:
         training = self.job.training
         loss.backward()
         if training.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), training.clip_norm)
+            norm = nn.utils.clip_grad_norm_(self.model.parameters(), training.clip_norm)
+            if norm.device.type == "cpu" and not is_finite(norm):
+                raise first_bad_gradient(self.model)
         rate = learning_rate(training, number, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate

@@ -14,21 +14,25 @@ from raymill.errors import Problem, TrainingError
 from raymill.events import Event, Notify
 from raymill.failpoints import failpoint
 
-from . import checkpoint
 from .balance import class_weights
 from .batching import batch_rows
+from .cadence import Cadence, Order
+from .checkpoint import Progress, at
 from .evaluating import evaluate
+from .feed import Feed
+from .finite import NotFiniteError, stopped
 from .job import TrainJob
+from .keeper import Keeper, Stateful
 from .model import build_model
 from .optim import make_optimizer
-from .parallel import check_equal, gather_counts, sum_over_ranks
+from .parallel import check_equal, from_rank_zero, gather_counts, sum_over_ranks
 from .precision import make_precision
+from .randomness import reseed
 from .result import FitResult
-from .session import Session
-from .shard import TARGET, Batch, Shard, equal_steps, step_rows
+from .session import Interrupted, Session
+from .shard import TARGET, Batch, Shard
+from .shelf import setting_of
 from .stepper import Stepper
-
-CHECK_EVERY = 16  # steps between looks at the loss, where a look waits for the GPU
 
 
 class Trainer:
@@ -49,24 +53,20 @@ class Trainer:
                     f"rows for {world} workers", cure="Lower training.workers."))
         self.model = build_model(job).to(device)
         self.optimizer = make_optimizer(self.model, job.training)
-        self.progress = checkpoint.Progress(identity=job.identity(sum(self.counts)))
+        self.feed = Feed(train, session, batch_rows(job.training, sum(self.counts), job.schema))
+        self.progress = Progress(identity=job.identity(sum(self.counts)),
+                                 setting=setting_of(device, world))
+        self.total = torch.zeros((), dtype=torch.float64, device=device)
         self.best_weights: dict[str, Tensor] = {}
-        self._resume()
+        parts: dict[str, Stateful] = {}
+        self.keeper = Keeper(self, parts)
+        self.keeper.take_up()
+        self.cadence = Cadence(job.training.checkpoint_every, session)
         self.wrapped = self._wrap()
-        size = batch_rows(job.training, sum(self.counts), job.schema)
-        self.steps, self.batch_rows = equal_steps(self.counts, size)
         self.stepper = Stepper(
             job, session, self.model, self.wrapped, self.optimizer,
             make_precision(job.training, device), self._class_weights(),
-            self.steps * job.training.epochs)
-
-    def _resume(self) -> None:
-        latest = self.session.latest_checkpoint()
-        if latest is None or checkpoint.read_progress(latest).identity != self.progress.identity:
-            return
-        self.progress = checkpoint.restore(latest, self.model, self.optimizer)
-        if self.session.rank == 0:
-            self.notify(Event("note", {"text": f"goes on after epoch {self.progress.epoch}"}))
+            self.feed.steps * job.training.epochs)
 
     def _wrap(self) -> nn.Module:
         device, world = self.session.device, self.session.world_size
@@ -107,36 +107,47 @@ class Trainer:
             return batch
         return {name: t.pin_memory().to(device, non_blocking=True) for name, t in batch.items()}
 
-    def begin_epoch(self) -> Iterator[Batch]:
-        """This rank's batches of the epoch, not yet on its device; the model is put to train."""
-        rank, epoch = self.session.rank, self.progress.epoch
-        # Dropout depends on nothing but this, so that a resumed run draws the same.
-        torch.manual_seed((self.job.training.seed * 4099 + rank) * 1_000_003 + epoch)
+    def batches(self) -> Iterator[Batch | None]:
+        """This rank's batches of what is left of the epoch, not yet on its device; None where
+        others still have rows. A step must be done before the next batch is asked for."""
+        epoch, feed = self.progress.epoch, self.feed
+        fresh = not feed.resumed
+        steps = feed.begin(epoch)
+        if fresh:  # else the random state is the checkpoint's
+            reseed(self.job.training.seed, self.session.rank, epoch, feed.number)
+        if feed.position.steps == 0:
+            self.total.zero_()
         self.wrapped.train()
-        return self.train.batches(epoch, self.batch_rows[rank])
+        self.cadence.restart()
+        batches = feed.batches(epoch)
+        for _ in range(steps):
+            yield next(batches, None)
+            feed.stretch.steps += 1
+            self._between_steps()
+
+    def _between_steps(self) -> None:
+        """Keep a checkpoint when one is due, and stop when that is asked for."""
+        self.keeper.check()
+        order = self.cadence.step()
+        if order != Order.GO_ON:
+            self.keeper.save()
+        if order == Order.STOP:
+            raise Interrupted
 
     def train_epoch(self) -> float:
         """One pass over all ranks' rows; the mean loss of a row."""
-        batches = self.begin_epoch()
-        total = torch.zeros((), dtype=torch.float64, device=self.session.device)
-        looks = 1 if self.session.device.type == "cpu" else CHECK_EVERY
-        for step in range(self.steps):
-            batch = next(batches, None)
-            loss = self._step(step, batch)
-            total += loss
-            if step % looks == 0 and not bool(torch.isfinite(loss)):
-                self._not_finite(step)
-        mean = float(sum_over_ranks(total, self.session.world_size)) / sum(self.counts)
-        if not np.isfinite(mean):
-            self._not_finite(self.steps - 1)
-        return mean
+        for batch in self.batches():
+            self.total += self._step(batch)
+        return float(sum_over_ranks(self.total.clone(), self.session.world_size)) / sum(self.counts)
 
-    def _step(self, step: int, batch: Batch | None) -> Tensor:
-        """Step `step` of the epoch; the sum of this rank's row losses."""
-        idle = batch is None
-        given = self.first_row() if batch is None else batch
-        rows = step_rows(step, self.counts, self.batch_rows)
-        loss = self.stepper.step(self.progress.step, self.to_device(given), rows, idle=idle)
+    def _step(self, batch: Batch | None) -> Tensor:
+        """The next step of the epoch; the sum of this rank's row losses."""
+        given = self.to_device(self.first_row() if batch is None else batch)
+        try:
+            loss = self.stepper.step(self.progress.step, given, self.feed.rows_now(),
+                                     idle=batch is None)
+        except NotFiniteError as error:
+            raise self._not_finite(error) from None
         self.progress.step += 1
         return loss
 
@@ -147,16 +158,16 @@ class Trainer:
     def own_step(self, loss: Tensor) -> None:
         """A step of a loop of the user's own, from this rank's mean loss."""
         self.optimizer.zero_grad(set_to_none=True)
-        self.stepper.descend(loss, self.progress.step)
+        try:
+            self.stepper.descend(loss, self.progress.step)
+        except NotFiniteError as error:
+            raise self._not_finite(error) from None
         self.progress.step += 1
 
-    def _not_finite(self, step: int) -> None:
-        bad = [n for n, p in self.model.named_parameters() if not bool(torch.isfinite(p).all())]
-        raise TrainingError(Problem(
-            rule="the loss must stay finite",
-            got=f"NaN or Inf in epoch {self.progress.epoch + 1}, step {step + 1}"
-                + (f", first in {bad[0]}" if bad else ""),
-            cure="Lower training.lr, or set training.clip_norm; nothing was checkpointed after."))
+    def _not_finite(self, error: NotFiniteError) -> TrainingError:
+        epoch, feed = self.progress.epoch, self.feed
+        step = feed.position.steps - error.late
+        return stopped(error, epoch, step, feed.chosen(epoch, error.late), self.session.rank)
 
     def evaluate(self) -> dict[str, float]:
         """`val_loss` and every metric of the task on all ranks' validation rows."""
@@ -166,6 +177,7 @@ class Trainer:
     def finish_epoch(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Count the epoch, evaluate, keep a checkpoint, report."""
         progress = self.progress
+        self.feed.finish()
         progress.epoch += 1
         rate = self.optimizer.param_groups[0]["lr"]
         row = {"epoch": progress.epoch, **metrics, "lr": rate, **self.evaluate()}
@@ -178,19 +190,22 @@ class Trainer:
         progress.history.append(row)
         if progress.best is None or sign * value > sign * progress.best:
             progress.best, progress.best_epoch, progress.stale = value, progress.epoch, 0
+            progress.best_checkpoint = self.keeper.number
             if self.session.folder is None:
                 self.best_weights = {n: t.detach().cpu().clone()
                                      for n, t in self.model.state_dict().items()}
         else:
             progress.stale += 1
-        if self.session.folder is not None and self.session.rank == 0:
-            checkpoint.save(self.session.folder, self.model, self.optimizer, progress)
+        self.keeper.save()
         if self.session.rank == 0:
             self.notify(Event("epoch", {
                 "trial": None, "epoch": progress.epoch, "epochs": self.job.training.epochs,
                 "metrics": row, "rows_per_s": row.get("rows_per_s")}))
         self.session.report(row)
         failpoint("train.after_report")
+        if from_rank_zero([int(self.session.stopping)], self.session.world_size,
+                          self.session.device) == [1]:
+            raise Interrupted
         return row
 
     def result(self) -> FitResult:
@@ -207,5 +222,6 @@ class Trainer:
         return FitResult(
             best=best, best_epoch=progress.best_epoch, epochs=progress.epoch,
             history=progress.history, weights=self.best_weights,
-            checkpoint=checkpoint.of_epoch(folder, progress.best_epoch) if folder else None,
+            checkpoint=at(folder, progress.best_checkpoint) if folder else None,
+            resumes=progress.resumes,
         )

@@ -59,6 +59,10 @@ class TrialSession:
     world_size: int = 1
     best: float = math.nan
     place: dict[str, Any] = field(default_factory=dict)
+    stopping: bool = False
+
+    def alive(self, typical_s: Callable[[], float]) -> None:
+        """Tune watches its trials itself."""
 
     def report(self, metrics: Mapping[str, float]) -> None:
         self._weigh(metrics)

@@ -30,7 +30,8 @@ class SearchOutcome:
 
 @dataclass(frozen=True)
 class TrainOutcome:
-    """The trained bundle, its validation metrics and every epoch."""
+    """The trained bundle, its validation metrics, every epoch, and where the training was taken
+    up again (`{epoch, steps, exact}`; `exact` is `bitwise` or `samples`)."""
 
     bundle: Path
     digest: str
@@ -39,6 +40,7 @@ class TrainOutcome:
     metrics: dict[str, float]
     history: list[dict[str, float]]
     seconds: float
+    resumes: list[dict[str, Any]] = field(default_factory=list)
 
     def open(self) -> Bundle:
         """The bundle, every file verified."""
@@ -82,6 +84,7 @@ class RunResult:
             "best_params": self.search.best_params,
             "trials": self.search.trials,
             "validation": self.trained.metrics,
+            "resumes": self.trained.resumes,
             "test": {
                 name: {"value": e.value, "low": e.low, "high": e.high}
                 for name, e in evaluation.metrics.items()

@@ -130,7 +130,7 @@ def train(work: Work, data: Prepared, found: SearchOutcome) -> TrainOutcome:
         final = write_bundle(folder / "bundle", job, weights, data, objective, info)
         return {"digest": final.digest, "family": job.family,
                 "params": job.params, "metrics": fitted.best, "history": fitted.history,
-                "seconds": time.monotonic() - began}
+                "resumes": fitted.resumes, "seconds": time.monotonic() - began}
 
     inputs = {**_inputs(work, data), "job": job.said(),
               "threshold": spec.objective.threshold.model_dump(mode="json")}

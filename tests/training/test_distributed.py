@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from ray.data.block import BlockAccessor
 from raymill.errors import TrainingError
 from raymill.events import Event
 from raymill.training.batching import batch_rows
-from raymill.training.checkpoint import load_weights, of_epoch
+from raymill.training.checkpoint import load_weights, newest_good, of_epoch, read_progress
 from raymill.training.distributed import shards, train
 from raymill.training.loop import fit
 from raymill.training.session import InlineSession
@@ -91,25 +93,64 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_says_so(tmp_path: Path) -> N
         train(job(epochs=2), given, tmp_path)
 
 
-def test_a_killed_worker_is_replaced_and_goes_on(tmp_path: Path) -> None:
-    (tmp_path / "deadly_loop.py").write_text(
-        "import os, pathlib, signal\n"
-        "def loop(context):\n"
-        "    marker = pathlib.Path(context.job.project) / 'killed'\n"
-        "    while not context.done:\n"
-        "        for batch in context.batches():\n"
-        "            context.optimizer.zero_grad()\n"
-        "            out = context.model(batch)\n"
-        "            context.row_losses(out, batch['target']).mean().backward()\n"
-        "            context.optimizer.step()\n"
-        "        row = context.finish_epoch()\n"
-        "        if row['epoch'] == 2 and not marker.exists():\n"
-        "            marker.touch()\n"
-        "            os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
+DEADLY = """
+import os, pathlib, signal
+def loop(context):
+    folder = pathlib.Path(context.job.project)
+    while not context.done:
+        for batch in context.batches():
+            out = context.model(batch)
+            context.step(context.row_losses(out, batch['target']).mean())
+        epoch = context.finish_epoch()['epoch']
+        for deadly, name in ((2, 'SIGKILL'), (3, 'SIGSTOP')):
+            if epoch == deadly and not (folder / name).exists():
+                (folder / name).touch()
+                os.kill(os.getpid(), getattr(signal, name))
+"""
+
+
+def test_a_killed_and_a_hanging_worker_are_replaced_and_told(tmp_path: Path) -> None:
+    (tmp_path / "deadly_loop.py").write_text(DEADLY)
     events: list[Event] = []
-    own = job(loop="deadly_loop:loop", project=str(tmp_path), max_failures=1)
+    own = job(loop="deadly_loop:loop", project=str(tmp_path), max_failures=2, watchdog="3s")
     result = train(own, data(), tmp_path / "out", events.append)
-    assert (tmp_path / "killed").exists()
     assert [row["epoch"] for row in result.history] == [1, 2, 3, 4]
-    assert any("goes on after epoch 2" in str(event.data) for event in events)
+    assert [resume["exact"] for resume in result.resumes] == ["bitwise", "bitwise"]
+    said = "\n".join(event.data["text"] for event in events if event.kind != "epoch")
+    assert "goes on after epoch 2 (bitwise" in said
+    assert "rank 0 (process " in said and "its process is stopped" in said
+    assert said.count("lost workers (rank 0") == 2
+
+
+SLOW = """
+import pathlib, time
+def loop(context):
+    hurry = pathlib.Path(context.job.project, 'hurry')
+    while not context.done:
+        for batch in context.batches():
+            context.step(context.row_losses(context.model(batch), batch['target']).mean())
+            if not hurry.exists():
+                time.sleep(0.05)
+        context.finish_epoch()
+"""
+
+
+def test_the_first_signal_keeps_a_checkpoint_and_the_same_call_goes_on(tmp_path: Path) -> None:
+    """Two workers stop in the middle of an epoch; one goes on with what they left."""
+    (tmp_path / "slow_loop.py").write_text(SLOW)
+    given, events = data(train=2001), list[Event]()
+
+    def press(event: Event) -> None:
+        events.append(event)
+        if event.kind == "epoch" and event.data["epoch"] == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    two = job(epochs=5, workers=2, cpus_per_worker=1, loop="slow_loop:loop", project=str(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        train(two, given, tmp_path, press)
+    kept = read_progress(newest_good(tmp_path / "checkpoints") or tmp_path)
+    assert 1 <= kept.epoch < 5
+    (tmp_path / "hurry").touch()
+    result = train(two.with_training(workers=1), given, tmp_path, events.append)
+    assert result.epochs == 5 and result.resumes[-1]["exact"] == "samples"
+    assert any("workers was 2 and is 1" in str(event.data) for event in events)

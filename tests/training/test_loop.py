@@ -70,11 +70,12 @@ def test_a_finished_run_returns_at_once(tmp_path: Path) -> None:
     assert again.reports == []
 
 
-def test_another_jobs_checkpoint_is_not_taken(tmp_path: Path) -> None:
+def test_another_jobs_checkpoints_are_refused_and_left(tmp_path: Path) -> None:
     fit(job(), *shards(), InlineSession(tmp_path))
-    again = InlineSession(tmp_path)
-    fit(job(lr=0.02), *shards(), again)
-    assert [row["epoch"] for row in again.reports] == [1, 2, 3, 4]
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises(UsageError, match="another job's"):
+        fit(job(lr=0.02), *shards(), InlineSession(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
 def test_a_run_goes_on_where_more_failures_are_allowed(tmp_path: Path) -> None:

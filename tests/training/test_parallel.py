@@ -14,7 +14,7 @@ import torch
 
 from raymill.training.batching import batch_rows
 from raymill.training.checkpoint import load_weights, of_epoch
-from raymill.training.distributed import _last_line
+from raymill.training.failures import last_line
 from raymill.training.loop import fit
 from raymill.training.session import InlineSession
 from raymill.training.shard import Batch, Shard
@@ -32,8 +32,8 @@ class Joined(Shard):
         self.parts = parts
         self.steps = -(-self.rows // batch_size)
 
-    def batches(self, epoch: int, batch_size: int, *, shuffle: bool = True, start: int = 0
-                ) -> Iterator[Batch]:
+    def batches(self, epoch: int, batch_size: int, *, shuffle: bool = True, start: int = 0,
+                stretch: int = 0, left: torch.Tensor | None = None) -> Iterator[Batch]:
         feeds = [p.batches(epoch, -(-p.rows // self.steps), shuffle=shuffle) for p in self.parts]
         for _ in range(self.steps):
             got = [batch for feed in feeds if (batch := next(feed, None)) is not None]
@@ -82,5 +82,5 @@ def test_a_worker_without_rows_is_refused_on_every_rank(tmp_path: Path) -> None:
 
 
 def test_an_error_without_text_is_told_by_its_kind() -> None:
-    assert _last_line(RuntimeError()) == "RuntimeError"
-    assert _last_line(ValueError("a\nb\n")) == "b"
+    assert last_line(RuntimeError()) == "RuntimeError"
+    assert last_line(ValueError("a\nb\n")) == "b"

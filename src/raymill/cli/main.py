@@ -10,7 +10,6 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from types import FrameType
 from typing import Any, NoReturn
 
 from raymill import __version__
@@ -23,6 +22,7 @@ from raymill.errors import (
     RaymillError,
     UsageError,
 )
+from raymill.signals import ENDING, interrupt
 
 from . import cluster_verbs
 
@@ -165,17 +165,13 @@ def _add_score_verb(verbs: Any) -> None:
     score.add_argument("--tracking", metavar="URI", help="MLflow's URI (default: the home's)")
 
 
-def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in arguments
     os.umask(0o077)
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGINT, _interrupt)  # also where a shell started us with it ignored
+    for signum in ENDING:  # also where a shell started us with it ignored
+        signal.signal(signum, interrupt)
     try:
         options = build_parser().parse_args(arguments)
         if not hasattr(options, "module"):

@@ -80,6 +80,7 @@ def train_verb(options: argparse.Namespace) -> None:
         emit_json({"ok": True, "bundle": str(trained.bundle), "digest": trained.digest,
                    "family": trained.family, "params": trained.params,
                    "validation": trained.metrics, "epochs": trained.history,
+                   "resumes": trained.resumes,
                    "seconds": trained.seconds})
         return
     kept = {k.removeprefix("val_"): v for k, v in trained.metrics.items() if k.startswith("val_")}

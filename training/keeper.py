@@ -1,0 +1,102 @@
+"""What a checkpoint holds of a run of the training loop, and how it is put back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from . import checkpoint
+from .checkpoint import MODEL, OPTIMIZER, RANKS, Progress
+from .parallel import gather_rows
+from .randomness import capture, replay
+from .shelf import Shelf
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
+TOTAL_BYTES = 8  # of the epoch's loss so far, a float64
+
+
+class Stateful(Protocol):
+    """A further part of a run that checkpoints hold: its tensors and JSON values."""
+
+    def state_dict(self) -> Mapping[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> object: ...
+
+
+class Keeper(Shelf):
+    """The shelf of a `Trainer`. `parts` are those of the run beside model and optimizer."""
+
+    def __init__(self, trainer: Trainer, parts: Mapping[str, Stateful]) -> None:
+        super().__init__(trainer.session, trainer.notify, trainer.alive)
+        self.trainer, self.parts = trainer, parts
+
+    def take_up(self) -> None:
+        """Put the run where its newest good checkpoint says; a run without one begins.
+
+        Raises:
+            UsageError: the checkpoints are those of another job.
+        """
+        trainer, setting = self.trainer, self.trainer.progress.setting
+        found = self.newest(trainer.progress.identity, trainer.job.metric)
+        if found is None:
+            return
+        path, progress = found
+        exact = self._restore(path, progress)
+        before, progress.setting = progress.setting, setting
+        trainer.progress = progress
+        if not trainer.done:
+            self.tell(progress, exact, before)
+
+    def _restore(self, path: Path, progress: Progress) -> bool:
+        """Whether what comes is bitwise what would have come without the interruption."""
+        trainer = self.trainer
+        trainer.model.load_state_dict(checkpoint.read_group(path, MODEL))
+        checkpoint.load_optimizer(trainer.optimizer, checkpoint.read_group(path, OPTIMIZER))
+        for name, part in self.parts.items():
+            part.load_state_dict({**progress.facts.get(name, {}),
+                                  **checkpoint.read_group(path, name)})
+        same_batches = trainer.feed.goes_on(progress.position)
+        ranks = checkpoint.read_group(path, RANKS)
+        rank = trainer.session.rank
+        if same_batches and progress.position.stretches:
+            replay(ranks["random"][rank], trainer.session.device)
+            trainer.total.copy_(ranks["total"][rank])
+        elif rank == 0 and progress.position.stretches:
+            trainer.total.copy_(ranks["total"].sum())
+        same = progress.setting == trainer.progress.setting
+        return same_batches and same and trainer.session.device.type == "cpu"
+
+    def save(self) -> None:
+        """Keep where the run is now; it is written while the run goes on.
+
+        Raises:
+            TrainingError: the checkpoint before this one could not be written.
+        """
+        trainer = self.trainer
+        if self._folder is None:
+            return
+        trainer.progress.position = trainer.feed.position
+        ranks = self._of_every_rank()
+        groups: dict[str, Mapping[str, Tensor]] = {
+            MODEL: trainer.model.state_dict(), RANKS: ranks,
+            OPTIMIZER: checkpoint.optimizer_tensors(trainer.optimizer)}
+        for name, part in self.parts.items():
+            state = part.state_dict()
+            groups[name] = {k: v for k, v in state.items() if isinstance(v, Tensor)}
+            trainer.progress.facts[name] = {k: v for k, v in state.items() if k not in groups[name]}
+        self.put(groups, trainer.progress)
+
+    def _of_every_rank(self) -> dict[str, Tensor]:
+        """Random state and loss so far, `[ranks, ...]`."""
+        session = self.trainer.session
+        total = self.trainer.total.detach().cpu().double().reshape(1).view(torch.uint8)
+        own = torch.cat([capture(session.device), total]).to(session.device)
+        every = torch.from_numpy(gather_rows(own.unsqueeze(0), [1] * session.world_size))
+        return {"random": every[:, :-TOTAL_BYTES].contiguous(),
+                "total": every[:, -TOTAL_BYTES:].contiguous().view(torch.float64).squeeze(1)}

@@ -1,0 +1,87 @@
+"""Writes checkpoints while the training goes on."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+
+from raymill.errors import Problem, TrainingError
+from raymill.failpoints import failpoint
+
+from .checkpoint import Snapshot, prune, write
+
+TICK_S = 1.0
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class Saver:
+    """A thread that writes checkpoints into `folder`, at most one at a time.
+
+    The run copies its state (`checkpoint.snapshot`) and goes on. What goes wrong while it is
+    written is raised by the next `check`, `save` or `close`. `tick` is called every second while
+    the run has to wait for the disk.
+    """
+
+    def __init__(self, folder: Path, tick: Callable[[], None] = lambda: None) -> None:
+        self.folder, self.tick = folder, tick
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="raymill-checkpoint")
+        self._writing: Future[None] | None = None
+
+    def save(self, state: Snapshot, number: int) -> None:
+        """Begin to write checkpoint `number`; waits for the one before to be done.
+
+        Raises:
+            TrainingError: the one before could not be written.
+        """
+        self.wait()
+        self._writing = self._pool.submit(self._write, state, number)
+
+    def check(self) -> None:
+        """Raise what went wrong in the background; returns at once."""
+        if self._writing is not None and self._writing.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Until everything that was given is on disk.
+
+        Raises:
+            TrainingError: a weight is not finite (names it), or the disk is full.
+        """
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            while not wait([writing], TICK_S).done:
+                self.tick()
+            writing.result()
+
+    def close(self) -> None:
+        """Wait, and end the thread."""
+        try:
+            self.wait()
+        finally:
+            self._pool.shutdown()
+
+    def _write(self, state: Snapshot, number: int) -> None:
+        failpoint("checkpoint.async")
+        try:
+            self._write_or_make_room(state, number)
+        except OSError as error:
+            free = shutil.disk_usage(self.folder).free
+            raise TrainingError(Problem(
+                rule="a checkpoint must fit on the disk, and be written", where=str(self.folder),
+                got=f"{error.strerror or error} ({state.bytes:,} bytes needed, {free:,} free)",
+                cure="Free some space and run the same command: it goes on from the last good "
+                     "checkpoint, which is kept.",
+            )) from error
+        prune(self.folder)
+
+    def _write_or_make_room(self, state: Snapshot, number: int) -> None:
+        try:
+            write(self.folder, number, state)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            prune(self.folder, newest=1)
+            write(self.folder, number, state)
