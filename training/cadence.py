@@ -52,7 +52,7 @@ class Cadence:
         self._stepped = now
         self._steps += 1
         self._unsaved += 1
-        self._session.alive(self._typical)
+        self._session.alive(self.typical)
         if self._steps < self._next:
             return Order.GO_ON
         decided = [int(self._decide(now)), self._until_next(now)]
@@ -63,9 +63,9 @@ class Cadence:
             self._saved, self._unsaved = now, 0
         return Order(order)
 
-    def _typical(self) -> float:
-        """Seconds of a step: the median of the last ones."""
-        return median(self._durations)
+    def typical(self) -> float:
+        """Seconds of a step: the median of the last ones; 0 before the first."""
+        return median(self._durations) if self._durations else 0.0
 
     def _decide(self, now: float) -> Order:
         if self._session.stopping:

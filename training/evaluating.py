@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,12 +23,13 @@ EVALUATION_ROWS = 8192
 @torch.inference_mode()
 def evaluate(
     model: nn.Module, validation: Shard, counts: list[int], schema: InputSchema,
-    precision: Precision,
+    precision: Precision, tick: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     """`val_loss` and every metric of the task on all ranks' validation rows.
 
     Args:
         validation: this rank's rows. counts: the rows of every rank.
+        tick: is called after every batch.
     """
     device = precision.device
     model.eval()
@@ -36,6 +38,7 @@ def evaluate(
         moved = {name: tensor.to(device) for name, tensor in batch.items()}
         with precision():
             outputs.append(model(moved).float())
+        tick()
     output = torch.cat(outputs) if outputs else torch.zeros((0, schema.outputs))
     target = validation.tensors.get(TARGET, torch.zeros(0))
     all_output = torch.from_numpy(gather_rows(output.to(device), counts))

@@ -172,7 +172,11 @@ class Trainer:
     def evaluate(self) -> dict[str, float]:
         """`val_loss` and every metric of the task on all ranks' validation rows."""
         return evaluate(self.model, self.validation, self.validation_counts, self.job.schema,
-                        self.stepper.precision)
+                        self.stepper.precision, self.alive)
+
+    def alive(self) -> None:
+        """Tell that this rank got on, outside of a step."""
+        self.session.alive(self.cadence.typical)
 
     def finish_epoch(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Count the epoch, evaluate, keep a checkpoint, report."""

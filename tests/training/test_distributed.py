@@ -116,7 +116,7 @@ def test_a_killed_and_a_hanging_worker_are_replaced_and_told(tmp_path: Path) -> 
     result = train(own, data(), tmp_path / "out", events.append)
     assert [row["epoch"] for row in result.history] == [1, 2, 3, 4]
     assert [resume["exact"] for resume in result.resumes] == ["bitwise", "bitwise"]
-    said = "\n".join(event.data["text"] for event in events if event.kind != "epoch")
+    said = "\n".join(event.data["text"] for event in events if "text" in event.data)
     assert "goes on after epoch 2 (bitwise" in said
     assert "rank 0 (process " in said and "its process is stopped" in said
     assert said.count("lost workers (rank 0") == 2

@@ -29,7 +29,8 @@ def test_a_second_try_goes_on_with_the_best_and_tells_the_last_epoch(
 ) -> None:
     model = nn.Linear(1, 1)
     progress = checkpoint.Progress(epoch=3, history=rows(0.6, 0.9, 0.7))
-    checkpoint.save(tmp_path, model, torch.optim.SGD(model.parameters()), progress)
+    state = checkpoint.snapshot({checkpoint.MODEL: model.state_dict()}, progress)
+    checkpoint.write(tmp_path, 1, state)
     session = TrialSession("auroc", True, torch.device("cpu"), tmp_path)
     session.go_on()
     assert [(each[EPOCH], each[OBJECTIVE]) for each in told] == [(3, 0.9)]
