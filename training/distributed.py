@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -173,9 +173,19 @@ def _share(job: TrainJob) -> Share:
             rule="training.gpu: require needs a GPU a worker",
             got=found + (", none of which torch can use" if wanted else ""),
             cure="Lower training.workers, or set training.gpu to auto."))
-    share = training.cpus_per_worker or resources.get("CPU", 1.0) / needed
+    nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
+    share = training.cpus_per_worker or even_share(nodes, needed)
     counted = training.cpus_per_worker or (share - 1 if share >= 2 else share / 2)
     return Share(threads=max(1, int(share)), cpus=counted, gpus=1 if gpu else 0)
+
+
+def even_share(nodes: Sequence[float], workers: int) -> float:
+    """The most CPUs that each of `workers` can have, each on one of the machines with `nodes`
+    CPUs."""
+    shares = {cpus / parts for cpus in nodes for parts in range(1, workers + 1) if cpus > 0}
+    fitting = [share for share in shares
+               if sum(int(cpus / share + 1e-9) for cpus in nodes) >= workers]
+    return max(fitting, default=1.0)
 
 
 def shards(prepared: Prepared, workers: int) -> Shards:

@@ -198,7 +198,8 @@ class _Probe:
     def held(self) -> float:
         import raymill.training.loop  # noqa: F401
 
-        return float(psutil.Process().memory_info().rss / MB)
+        about = psutil.Process().memory_info()
+        return float((about.rss - about.shared) / MB)
 
 
 def _timed(call: Callable[[], T]) -> tuple[T, float]:

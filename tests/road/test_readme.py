@@ -20,7 +20,8 @@ from pyarrow import parquet
 from raymill.cli.main import build_parser
 
 ROOT = Path(__file__).parents[2]
-DOCS = [ROOT / "README.md", *sorted((ROOT / "examples").glob("*/README.md"))]
+DOCS = [ROOT / "README.md", ROOT / "docs" / "cluster.md",
+        *sorted((ROOT / "examples").glob("*/README.md"))]
 
 
 def commands(path: Path) -> list[str]:
