@@ -18,6 +18,7 @@ import psutil
 
 from .environment import token_file
 from .findings import Finding, bad, doubtful, good
+from .probe import GuardState, guard
 from .processes import leftovers, listeners, orphans
 
 GB = 2**30
@@ -30,7 +31,7 @@ UNSAFE = ("AUTOLOAD", "ALLOW_UNSAFE")  # Ray Data would run code that a data fil
 def look(home: Path) -> list[Finding]:
     """Every finding about this machine, for a raymill whose state lives in `home`."""
     checks: list[Callable[[], list[Finding]]] = [
-        python, packages, exporter, token, environment, ports, orphaned,
+        python, packages, exporter, token, attached, environment, ports, orphaned,
         lambda: disks(home), memory, gpus, open_files,
     ]
     return [finding for check in checks for finding in check()]
@@ -108,6 +109,21 @@ def token() -> list[Finding]:
     if stat.S_IMODE(about.st_mode) & 0o077:
         return [bad("authentication", f"others can read the token {path}", f"chmod 600 {path}")]
     return [good("authentication", f"Ray asks for a token that only you can read ({path})")]
+
+
+def attached() -> list[Finding]:
+    """Whether the cluster that RAY_ADDRESS names asks for its token."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    if ":" not in address or "://" in address:
+        return []
+    found = guard(address)
+    if found is GuardState.OPEN:
+        return [bad("cluster", f"{address} answers without a token",
+                    "Start it with RAY_AUTH_MODE=token; unset RAY_ADDRESS until then.")]
+    if found is GuardState.SILENT:
+        return [bad("cluster", f"nothing answers at RAY_ADDRESS {address}",
+                    "unset RAY_ADDRESS, or start the cluster.")]
+    return [good("cluster", f"{address} asks for its token")]
 
 
 def environment(variables: Mapping[str, str] = os.environ) -> list[Finding]:

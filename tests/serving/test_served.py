@@ -1,0 +1,95 @@
+"""The application that KubeRay's Serve imports fetches the registered model, and no other."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from raymill.errors import ArtifactError, UsageError
+from raymill.kube import service, to_yaml
+from raymill.serving.environment import METRICS
+from raymill.serving.spec import ServingSpec
+from raymill.tracking.home import Home
+from raymill.tracking.registry import Registry
+from raymill.training.bundle import Bundle
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, bundle: Bundle) -> Home:
+    """A home in which `toy` version 1 is champion."""
+    place = Home.find(tmp_path_factory.mktemp("served") / "home")
+    registry = Registry(place.tracking_uri, place)
+    version = registry.register("toy", bundle, None, {}, {})
+    registry.promote("toy", version.version, actor="test")
+    return place
+
+
+def bound(home: Home, monkeypatch: pytest.MonkeyPatch, digest: str) -> Any:
+    """What `raymill.served:app` binds: the replica's class, and what it is made with."""
+    from raymill import served
+
+    found: dict[str, Any] = {}
+
+    def catch(spec: Any, order: Any, load: Any, replica: Any) -> None:
+        found.update(order=order, load=load, replica=replica)
+
+    monkeypatch.setenv("RAYMILL_HOME", str(home.path))
+    monkeypatch.setenv(METRICS, "")
+    monkeypatch.setattr(served, "application", catch)
+    served.app({"name": "toy", "version": 1, "digest": digest, "tracking_uri": None,
+                "serving": ServingSpec().model_dump(mode="json")})
+    return SimpleNamespace(**found)
+
+
+def test_a_replica_fetches_its_model_and_answers(
+    home: Home, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = bound(home, monkeypatch, bundle.digest)
+    replica = made.replica(made.order, made.load)
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(replica.__serve_build_asgi_app__())
+        async with httpx.AsyncClient(transport=transport, base_url="http://e") as client:
+            return await client.post("/predict", json={"rows": [{"x": 1.0, "colour": "red"}]})
+
+    answer = asyncio.run(ask())
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["predictions"][0]["prediction"] in ("no", "yes")
+
+
+def test_another_model_than_was_asked_for_is_not_served(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = bound(home, monkeypatch, "0" * 64)
+    with pytest.raises(ArtifactError, match="is to be served"):
+        made.replica(made.order, made.load)
+
+
+SPEC = """
+name: toy
+data: {source: "s3://bucket/x.parquet", target: y}
+cluster:
+  nodes: {workers: [{name: cpu, min: 1, max: 3, cpus: 2, memory_gb: 4}]}
+  kubernetes: {image: "registry.example/raymill:1", claim: state}
+"""
+
+
+def test_a_service_names_its_version_and_digest(
+    home: Home, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAYMILL_HOME", str(home.path))
+    (tmp_path / "raymill.yaml").write_text(SPEC)
+    made = service("toy", tmp_path / "raymill.yaml", [], None)
+    assert list(yaml.safe_load_all(to_yaml(made))) == made
+    config = yaml.safe_load(made[-1]["spec"]["serveConfigV2"])["applications"][0]
+    assert config["args"]["version"] == 1 and config["args"]["digest"] == bundle.digest
+    with pytest.raises(UsageError, match="able to read the model"):
+        service("toy", tmp_path / "raymill.yaml", ["cluster.kubernetes.claim=null"], None)
+    with pytest.raises(UsageError, match="no worker group"):
+        service("toy", tmp_path / "raymill.yaml", ["serving.cpus_per_replica=9"], None)
