@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ import psutil
 
 from raymill.cluster.spec import ClusterSpec
 from raymill.errors import Problem, UsageError
+from raymill.serving.spec import ServingSpec
 from raymill.spec import Spec
 from raymill.training.spec import TrainingSpec
 from raymill.tuning.capacity import Resources
@@ -74,7 +76,7 @@ def make(spec: Spec, nodes: Sequence[Resources], data_mb: float | None = None) -
     stages = [_data(nodes, data_mb)]
     if spec.tuning.trials:
         stages += _search(spec, nodes, problems)
-    stages += [_train(spec.training, nodes, problems), _serve(spec, problems)]
+    stages += [_train(spec.training, nodes, problems), _serve(spec.serving, nodes, problems)]
     _memory(stages, nodes, problems)
     return Plan([dict(node) for node in nodes], stages, problems, _warnings(nodes, data_mb))
 
@@ -154,20 +156,23 @@ def _train(
                      (workers + 1) * PROCESS_MB)
 
 
-def _serve(spec: Spec, problems: list[Problem]) -> StagePlan:
-    """A service runs on the machine that starts it."""
-    serving, cpus = spec.serving, os.cpu_count() or 1
-    most = int(cpus / serving.cpus_per_replica + 1e-9)
-    if most < serving.replicas.min:
+def _serve(
+    serving: ServingSpec, nodes: Sequence[Resources], problems: list[Problem]
+) -> StagePlan:
+    """The endpoint's replicas, were they to run on these machines."""
+    cpu, gpu, least = serving.cpus_per_replica, serving.gpus_per_replica, serving.replicas.min
+    most = sum(min(math.floor(node.get("CPU", 0) / cpu + 1e-9),
+                   math.floor(node.get("GPU", 0) / gpu + 1e-9) if gpu else sys.maxsize)
+               for node in nodes)
+    if most < least:
+        gpus = f" and {least * gpu:g} GPUs" if gpu else ""
         problems.append(Problem(
-            rule="serving.replicas.min must fit this machine",
-            got=f"{serving.replicas.min} replicas x {serving.cpus_per_replica:g} CPUs = "
-                f"{serving.replicas.min * serving.cpus_per_replica:g} CPUs, it has {cpus}",
-            cure="Lower serving.replicas.min or serving.cpus_per_replica."))
-    return StagePlan("serve", serving.replicas.min, max(serving.replicas.min,
-                                                         min(serving.replicas.max, most)),
-                     serving.cpus_per_replica, serving.gpus_per_replica,
-                     serving.replicas.min * PROCESS_MB, "on the machine that starts it")
+            rule="serving.replicas.min must fit the machines",
+            got=f"{least} replicas x {cpu:g} CPUs = {least * cpu:g} CPUs{gpus}, there is room for "
+                f"{most}",
+            cure="Lower serving.replicas.min, cpus_per_replica or gpus_per_replica."))
+    return StagePlan("serve", least, max(least, min(serving.replicas.max, most)), cpu, gpu,
+                     least * PROCESS_MB)
 
 
 def _memory(

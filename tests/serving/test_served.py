@@ -19,6 +19,8 @@ from raymill.tracking.home import Home
 from raymill.tracking.registry import Registry
 from raymill.training.bundle import Bundle
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Serve's, when imported
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, bundle: Bundle) -> Home:
