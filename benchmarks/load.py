@@ -60,12 +60,20 @@ async def _drive(
     )
 
 
-def drive(
-    host: str, port: int, body: bytes, *, connections: int, duration_s: float, path: str = "/predict"
-) -> Load:
-    """POST `body` over `connections` connections for `duration_s` seconds."""
-    request = (
-        f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
+def post(
+    host: str, port: int, body: bytes, kind: str = "application/json", path: str = "/predict"
+) -> bytes:
+    """A POST of `body` as it goes over the wire."""
+    return (
+        f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: {kind}\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     ).encode() + body
+
+
+def drive(
+    host: str, port: int, body: bytes, *, connections: int, duration_s: float,
+    path: str = "/predict", kind: str = "application/json",
+) -> Load:
+    """POST `body` over `connections` connections for `duration_s` seconds."""
+    request = post(host, port, body, kind, path)
     return asyncio.run(_drive(host, port, request, connections, duration_s))

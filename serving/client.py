@@ -1,120 +1,182 @@
-"""Asks an endpoint: rows in parts, with bounded retries of what may be asked again."""
+"""The Python client of an endpoint, in two forms: for threads and for asyncio."""
 
 from __future__ import annotations
 
-import random
+import asyncio
+import os
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable
+from pathlib import Path
+from ssl import SSLContext, create_default_context
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx
-import msgspec
+import pyarrow as pa
 
-from raymill.errors import DataError, Problem, RaymillError
+from raymill.data.tables import json_rows
 
-Row = dict[str, Any]
+from .asking import Asking, Budget, Row, Send, Talk, Wait
 
-_AGAIN = (429, 502, 503)  # a prediction changes nothing, so asking again is safe
-_TRIES, _FIRST_WAIT_S, _LONGEST_WAIT_S = 6, 0.2, 5.0
-_PART_BYTES = 4 * 2**20  # half of what an endpoint takes unless serving.max_body_mb says else
-_TOO_MANY_ROWS = "A request has 1 to "  # how the endpoint's 422 begins
+if TYPE_CHECKING:
+    import pandas as pd
 
-
-class _TooMuch(RaymillError):
-    """The endpoint takes fewer rows, or fewer bytes, in a request."""
+KEY = "RAYMILL_API_KEY"
+_FEW = 32  # rows of a table below which JSON is the smaller
 
 
-def predict(
-    url: str, rows: Iterable[Row], *, part: int = 1000, timeout_s: float = 60.0
-) -> list[Row]:
-    """One prediction for each of `rows`, in their order.
+class _Settings:
+    """What both clients share.
 
     Args:
         url: of the endpoint, like `http://127.0.0.1:8000`.
-        rows: JSON values only; sent in requests of at most `part` rows and 4 MB, and of fewer
-            where the endpoint says that these are too many.
-
-    Raises:
-        DataError: rows that break the contract, by their index in `rows`.
-        RaymillError: the endpoint refuses, or doesn't answer after several tries.
+        api_key: where the endpoint needs one (None: the environment's RAYMILL_API_KEY).
+        deadline_s: for a request with all its retries.
+        part: the most rows of a request; a request also has at most 4 MB, and fewer rows where
+            the endpoint says that these are too many.
+        connections: kept open at most.
+        ca: PEM file of the authority that signed the endpoint's certificate.
     """
-    answers: list[Row] = []
-    source, back = map(msgspec.json.encode, rows), deque[bytes]()
-    encrypted = url.startswith("https:")  # reading the certificates takes longer than a request
-    with httpx.Client(
-        base_url=url, timeout=timeout_s, trust_env=False, verify=encrypted
-    ) as client:
-        while some := _next_part(back, source, part):
+
+    def __init__(
+        self, url: str, *, api_key: str | None = None, deadline_s: float = 60.0, part: int = 1000,
+        connections: int = 10, ca: str | Path | None = None,
+    ) -> None:
+        self._asking = Asking(url, deadline_s, part, Budget())
+        key = os.environ.get(KEY, "") if api_key is None else api_key
+        self._options: dict[str, Any] = {
+            "base_url": url, "trust_env": False, "verify": _verify(url, ca),
+            "headers": {"authorization": f"Bearer {key}"} if key else {},
+            "limits": httpx.Limits(max_connections=connections,
+                                   max_keepalive_connections=connections),
+        }
+
+    def _talk(self, rows: Any) -> Talk:
+        """The conversation about rows of any kind; it returns answers of the same kind."""
+        if isinstance(rows, pa.Table):
+            return self._about_table(rows)
+        if type(rows).__module__.startswith("pandas"):
+            return self._about_frame(rows)
+        return self._asking.rows(rows)
+
+    def _about_table(self, table: pa.Table) -> Talk:
+        if len(table) >= _FEW:
+            return (yield from self._asking.table(table))
+        answers = yield from self._asking.rows(json_rows(table))
+        return pa.Table.from_pylist([_flat(answer) for answer in answers])
+
+    def _about_frame(self, frame: pd.DataFrame) -> Talk:
+        answers = yield from self._about_table(pa.Table.from_pandas(frame, preserve_index=False))
+        told = answers.to_pandas()
+        told.index = frame.index
+        return told
+
+
+class Client(_Settings):
+    """Asks an endpoint over pooled connections; safe to share between threads.
+
+    429, 503 and lost connections are asked again, after the time the endpoint states, by the
+    deadline and within a budget of retries.
+    """
+
+    def __init__(self, url: str, **options: Any) -> None:
+        super().__init__(url, **options)
+        self._http = httpx.Client(**self._options)
+
+    def predict(self, rows: Iterable[Row] | Any) -> Any:
+        """One prediction a row, in their order.
+
+        Rows are dicts of JSON values (a list of dicts comes back), a `pyarrow.Table` or a pandas
+        DataFrame (the same comes back, with `prediction` and `probability_<class>`; from 32 rows
+        on they travel as Arrow).
+
+        Raises:
+            DataError: rows that break the contract, by their index in `rows`.
+            RaymillError: the endpoint refuses, or doesn't answer after several tries.
+        """
+        talk = self._talk(rows)
+        outcome: httpx.Response | httpx.TransportError | None = None
+        while True:
             try:
-                answers.extend(_ask(client, some, len(answers))["predictions"])
-            except _TooMuch:
-                if len(some) == 1:
-                    raise
-                part = len(some) // 2
-                back.extendleft(reversed(some))
-    return answers
+                step = talk.send(outcome)
+            except StopIteration as end:
+                return end.value
+            outcome = self._do(step)
 
-
-def _next_part(back: deque[bytes], source: Iterator[bytes], size: int) -> list[bytes]:
-    """Up to `size` encoded rows that fit a request, those in `back` first."""
-    taken: list[bytes] = []
-    total = 0
-    while len(taken) < size:
-        row = back.popleft() if back else next(source, None)
-        if row is None:
-            break
-        total += len(row) + 1
-        if taken and total > _PART_BYTES:
-            back.appendleft(row)
-            break
-        taken.append(row)
-    return taken
-
-
-def _ask(client: httpx.Client, rows: Sequence[bytes], first: int) -> dict[str, Any]:
-    body = b'{"rows":[' + b",".join(rows) + b"]}"
-    headers = {"content-type": "application/json"}
-    cause = ""
-    for attempt in range(_TRIES):
+    def _do(self, step: Send | Wait) -> httpx.Response | httpx.TransportError | None:
+        if isinstance(step, Wait):
+            time.sleep(step.seconds)
+            return None
         try:
-            response = client.post("/predict", content=body, headers=headers)
+            return self._http.post("/predict", content=step.body, timeout=step.timeout_s,
+                                   headers={"content-type": step.content_type})
         except httpx.TransportError as error:
-            cause, after = str(error) or type(error).__name__, None
-        else:
-            if response.status_code == 200:
-                answer: dict[str, Any] = msgspec.json.decode(response.content)
-                return answer
-            if response.status_code not in _AGAIN:
-                raise _refusal(response, first)
-            cause, after = f"status {response.status_code}", response.headers.get("retry-after")
-        if attempt < _TRIES - 1:
-            time.sleep(_wait_s(attempt, after))
-    raise RaymillError(f"{client.base_url} did not answer in {_TRIES} tries: {cause}",
-                       cure="See `raymill serve status`.")
+            return error
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
-def _wait_s(attempt: int, after: str | None) -> float:
-    """Grows by twos, with jitter, and is at least what the endpoint asked for."""
-    backoff = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0**attempt) * random.uniform(0.5, 1.0)
-    asked = float(after) if after is not None and after.isdigit() else 0.0
-    return max(backoff, min(asked, _LONGEST_WAIT_S))
+class AsyncClient(_Settings):
+    """`Client` for asyncio."""
+
+    def __init__(self, url: str, **options: Any) -> None:
+        super().__init__(url, **options)
+        self._http = httpx.AsyncClient(**self._options)
+
+    async def predict(self, rows: Iterable[Row] | Any) -> Any:
+        """See `Client.predict`."""
+        talk = self._talk(rows)
+        outcome: httpx.Response | httpx.TransportError | None = None
+        while True:
+            try:
+                step = talk.send(outcome)
+            except StopIteration as end:
+                return end.value
+            outcome = await self._do(step)
+
+    async def _do(self, step: Send | Wait) -> httpx.Response | httpx.TransportError | None:
+        if isinstance(step, Wait):
+            await asyncio.sleep(step.seconds)
+            return None
+        try:
+            return await self._http.post("/predict", content=step.body, timeout=step.timeout_s,
+                                         headers={"content-type": step.content_type})
+        except httpx.TransportError as error:
+            return error
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()
 
 
-def _refusal(response: httpx.Response, first: int) -> RaymillError:
-    try:
-        document = response.json()
-        errors, detail = document.get("errors", []), document["detail"]
-    except (ValueError, KeyError, AttributeError):
-        errors, detail = [], ""
-    if response.status_code == 422 and errors:
-        return DataError([_problem(entry, first) for entry in errors])
-    many = response.status_code == 422 and str(detail).startswith(_TOO_MANY_ROWS)
-    kind = _TooMuch if many or response.status_code == 413 else RaymillError
-    return kind(f"the endpoint answered {response.status_code}: {detail}")
+def _verify(url: str, ca: str | Path | None) -> SSLContext | bool:
+    if ca is not None:
+        return create_default_context(cafile=str(ca))
+    return url.startswith("https:")  # reading the certificates takes longer than a request
 
 
-def _problem(entry: dict[str, Any], first: int) -> Problem:
-    row, field = entry.get("row"), entry.get("field")
-    where = "" if row is None else f"rows[{first + row}]" + (f".{field}" if field else "")
-    return Problem(rule=str(entry.get("rule", "")), where=where)
+def _flat(answer: Row) -> Row:
+    shares = answer.get("probability") or {}
+    return {"prediction": answer["prediction"]} | {
+        f"probability_{name}": share for name, share in shares.items()}
+
+
+def predict(
+    url: str, rows: Iterable[Row], *, part: int = 1000, timeout_s: float = 60.0,
+    ca: str | Path | None = None,
+) -> list[Row]:
+    """`Client.predict` of dicts, with a client for this call alone."""
+    with Client(url, part=part, deadline_s=timeout_s, ca=ca) as client:
+        answers: list[Row] = client.predict(rows)
+        return answers

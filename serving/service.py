@@ -146,13 +146,19 @@ def _check_free(name: str, spec: ServingSpec, home: Path) -> None:
                          cure=f"End it by `raymill serve stop {name}`.")
     if known is not None:
         _end(name, home)
+    _check_port(spec.host, spec.port, "port")
+    if spec.grpc_port is not None:
+        _check_port("127.0.0.1", spec.grpc_port, "grpc_port")
+
+
+def _check_port(host: str, port: int, key: str) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((spec.host, spec.port))
+            probe.bind((host, port))
         except OSError:
-            raise UsageError(f"port {spec.port} of {spec.host} is taken",
-                             cure="Name another by --set serving.port=8001.") from None
+            raise UsageError(f"port {port} of {host} is taken",
+                             cure=f"Name another by --set serving.{key}={port + 1}.") from None
 
 
 def _until_ready(

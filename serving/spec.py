@@ -49,6 +49,8 @@ class ServingSpec(Part):
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1024, le=65535)] = 8000
+    # gRPC's own port, on loopback only; None: no gRPC
+    grpc_port: Annotated[int, Field(ge=1024, le=65535)] | None = None
     keys: bool = False
     tls: TlsSpec | None = None
     rate: RateSpec | None = None
@@ -73,6 +75,8 @@ class ServingSpec(Part):
         if not self.loopback and not self.keys:
             raise ValueError(f"serving.host {self.host} lets others in, which needs keys: true "
                              "(make one: raymill serve keys add NAME)")
+        if self.grpc_port == self.port:
+            raise ValueError(f"grpc_port is another than port, but got {self.port} for both")
         if self.rate is not None and not self.keys:
             raise ValueError("a rate is a key's, which needs keys: true")
         return self

@@ -65,7 +65,10 @@ def _serve(order: Order, status: ServiceStatus, stop: threading.Event) -> Servic
     if stop.is_set():
         return status
     deploy.deploy(order)
+    front = _front(order)
     while not stop.wait(_POLL_S):
+        if front is not None and front.poll() is not None:
+            front = _front(order)
         running, target = deploy.replica_counts()
         if (running, target) != (status.replicas, status.target) or status.state != "ready":
             moment = (round(time.time(), 2), running, target)
@@ -76,7 +79,20 @@ def _serve(order: Order, status: ServiceStatus, stop: threading.Event) -> Servic
             write(home, status)
     status = status.but(state="stopping")
     write(home, status)
+    if front is not None:
+        front.terminate()
+        front.wait()
     return status
+
+
+def _front(order: Order) -> subprocess.Popen[bytes] | None:
+    """The process that speaks gRPC, where the spec wants it; it ends with this one."""
+    if order.spec.grpc_port is None:
+        return None
+    path = Path(order.folder) / "order.json"
+    return subprocess.Popen(
+        [sys.executable, "-m", "raymill.serving.grpc_front", str(path)], stdin=subprocess.DEVNULL
+    )
 
 
 def _reaper(order: Order) -> IO[bytes]:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 __all__ = [
+    "AsyncClient",
+    "Client",
     "Spec",
     "__version__",
     "evaluate",
@@ -24,12 +26,20 @@ __all__ = [
     "tune",
 ]
 
+_CLIENTS = ("AsyncClient", "Client")
+
 if TYPE_CHECKING:
+    from raymill.serving.client import AsyncClient, Client
+
     from .api import Spec, evaluate, load_model, load_spec, run, score, serve, train, tune
 
 
 def __getattr__(name: str) -> Any:
     """Load the API when it is first used: `raymill --help` must not wait for torch."""
+    if name in _CLIENTS:
+        from raymill.serving import client
+
+        return getattr(client, name)
     if name in __all__:
         from . import api
 

@@ -1,24 +1,28 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import pandas as pd
+import pyarrow as pa
 import pytest
 
 from raymill.errors import DataError, RaymillError
-from raymill.serving import client
+from raymill.serving import asking, client
 
 Reply = tuple[int, dict[str, str], dict[str, Any]]
+seen: list[str | None] = []  # the authorization of each request
 Serve = Callable[[Callable[[list[dict[str, Any]], int], Reply]], str]
 
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
     """A server on loopback that answers each request by a function of (rows, how many before)."""
-    monkeypatch.setattr(client, "_FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(asking, "FIRST_WAIT_S", 0.001)
     servers: list[ThreadingHTTPServer] = []
 
     def start(reply: Callable[[list[dict[str, Any]], int], Reply]) -> str:
@@ -26,10 +30,16 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                body = self.rfile.read(int(self.headers["content-length"]))
+                arrow = self.headers["content-type"] == asking.ARROW
+                rows = (pa.ipc.open_stream(body).read_all().to_pylist() if arrow
+                        else json.loads(body)["rows"])
                 calls.append(1)
-                status, headers, document = reply(body["rows"], len(calls) - 1)
+                seen.append(self.headers["authorization"])
+                status, headers, document = reply(rows, len(calls) - 1)
                 data = json.dumps(document).encode()
+                if arrow and status == 200:
+                    data = asking._stream(pa.Table.from_pylist(document["predictions"]))
                 self.send_response(status)
                 for name, value in {**headers, "content-length": str(len(data))}.items():
                     self.send_header(name, value)
@@ -67,7 +77,7 @@ def test_many_rows_go_in_parts_and_come_back_in_order(serve: Serve) -> None:
 
 
 def test_parts_are_cut_by_bytes_too(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "_PART_BYTES", 100)
+    monkeypatch.setattr(asking, "PART_BYTES", 100)
     sizes: list[int] = []
 
     def reply(rows: list[dict[str, Any]], before: int) -> Reply:
@@ -113,7 +123,7 @@ def test_an_endpoint_that_stays_busy_is_given_up(serve: Serve) -> None:
 
 
 def test_no_endpoint_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "_FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(asking, "FIRST_WAIT_S", 0.001)
     with pytest.raises(RaymillError, match="did not answer"):
         client.predict("http://127.0.0.1:9", [{"x": 1}])
 
@@ -136,6 +146,55 @@ def test_what_else_the_endpoint_refuses_is_told_in_its_words(serve: Serve) -> No
 
 
 def test_waits_grow_and_respect_what_the_endpoint_asks() -> None:
-    assert client._wait_s(0, None) <= 0.2
-    assert 1.0 <= client._wait_s(0, "1") <= 1.0
-    assert client._wait_s(20, "100") == 5.0
+    assert asking.wait_s(0, None) <= 0.2
+    assert 1.0 <= asking.wait_s(0, "1") <= 1.0
+    assert asking.wait_s(20, "100") == 5.0
+
+
+@pytest.mark.parametrize("count", [3, 100])
+def test_tables_and_frames_come_back_as_what_they_were(serve: Serve, count: int) -> None:
+    table = pa.table({"x": [float(i) for i in range(count)]})
+    with client.Client(serve(doubled), part=40) as asked:
+        assert asked.predict(table)["prediction"].to_pylist() == [2.0 * i for i in range(count)]
+        frame = pd.DataFrame({"x": range(count)}, index=range(7, 7 + count))
+        told = asked.predict(frame)
+    assert list(told.index) == list(frame.index)
+    assert list(told["prediction"]) == [2 * i for i in range(count)]
+
+
+def test_the_asynchronous_client_says_the_same(serve: Serve) -> None:
+    def reply(rows: list[dict[str, Any]], before: int) -> Reply:
+        return doubled(rows, before) if before else (503, {"retry-after": "0"}, {})
+
+    async def main() -> Any:
+        async with client.AsyncClient(serve(reply)) as asked:
+            return await asked.predict([{"x": 3}])
+
+    assert asyncio.run(main()) == [{"prediction": 6}]
+
+
+def test_the_key_goes_with_every_request(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(client.KEY, "rm_1_a")
+    seen.clear()
+    client.predict(serve(doubled), [{"x": 1}])
+    with client.Client(serve(doubled), api_key="rm_2_b") as asked:
+        asked.predict([{"x": 1}])
+    assert seen == ["Bearer rm_1_a", "Bearer rm_2_b"]
+
+
+def test_retries_stay_within_a_budget_and_the_deadline(serve: Serve) -> None:
+    url = serve(lambda rows, before: (503, {"retry-after": "0"}, {}))
+    with client.Client(url) as asked:
+        for match in ("6 tries", "6 tries", "no more retries"):
+            with pytest.raises(RaymillError, match=match):
+                asked.predict([{"x": 1}])
+    slow = serve(lambda rows, before: (429, {"retry-after": "3"}, {}))
+    with client.Client(slow, deadline_s=1) as asked, pytest.raises(RaymillError, match="within 1 s"):
+        asked.predict([{"x": 1}])
+
+
+def test_a_missing_key_is_told_with_the_cure(serve: Serve) -> None:
+    with pytest.raises(RaymillError, match="RAYMILL_API_KEY"):
+        client.predict(serve(lambda rows, before: (401, {}, {"detail": "no"})), [{"x": 1}])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
@@ -84,6 +85,25 @@ def test_answers_over_http_are_the_predictors_own(running: ServiceStatus, bundle
     shares = [a["probability"]["yes"] for a in answers]
     assert shares == pytest.approx(table["probability_yes"], abs=1e-6)
     assert len(set(shares)) > 10
+
+
+DOCS = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("kind", "block"), re.findall(r"```(sh|python)\n(.*?)```", DOCS, re.DOTALL))
+def test_the_commands_of_the_docs_do_what_they_say(
+    running: ServiceStatus, kind: str, block: str
+) -> None:
+    if kind == "sh":
+        answers = [
+            subprocess.run(["bash", "-c", line], env=os.environ | {"URL": running.url}, check=True,
+                           capture_output=True, text=True).stdout
+            for line in block.strip().splitlines()]
+        assert all("prediction" in answer and '"status"' not in answer for answer in answers)
+    else:
+        code = f"URL = {running.url!r}\n{block}"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.returncode == 0 and done.stdout.strip(), done.stderr
 
 
 def test_the_pages_are_there_and_name_no_server(running: ServiceStatus) -> None:
