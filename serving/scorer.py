@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import pyarrow as pa
 
-from raymill.data.conform import conform
-from raymill.data.rows import first_of
+from raymill.data.columns import ColumnReader
 from raymill.data.structs import Structs
-from raymill.errors import DataError, Problem
 
 if TYPE_CHECKING:
     from raymill.data.contract import Contract
@@ -58,6 +56,7 @@ class Scorer:
 
     def __init__(self, contract: Contract, predictor: PredictorLike) -> None:
         self._contract, self._predictor = contract, predictor
+        self._columns = ColumnReader(contract)
 
     def __call__(self, requests: Sequence[Rows]) -> list[Scored]:
         """One `Scored` a request.
@@ -82,25 +81,15 @@ class Scorer:
             return Structs.join(structs).table()
         tables = [rows for rows in requests if isinstance(rows, pa.Table)]
         if len(tables) == len(requests) and all(t.schema == tables[0].schema for t in tables):
-            return self._conformed(pa.concat_tables(tables))
+            return self._columns.read(pa.concat_tables(tables))
         return pa.concat_tables([self._table(rows) for rows in requests])
 
     def _table(self, rows: Rows) -> pa.Table:
         if isinstance(rows, Structs):
             return rows.table()
         if isinstance(rows, pa.Table):
-            return self._conformed(rows)
+            return self._columns.read(rows)
         return self._contract.from_rows(rows)
-
-    def _conformed(self, table: pa.Table) -> pa.Table:
-        conformed = conform(table, self._contract)
-        if conformed.bad:
-            raise DataError(first_of([
-                Problem(rule=v.rule, got=v.got,
-                        where=f"rows[{v.index}].{v.column}" if v.index >= 0 else v.column)
-                for v in conformed.bad
-            ]))
-        return conformed.table
 
 
 def _listed(column: pa.ChunkedArray) -> list[Any]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 ARROW = b"application/vnd.apache.arrow.stream"
 _WIDEST = 10_000  # columns of a schema
+_REMEMBERED, _REMEMBERED_BYTES = 32, 2**16  # schemas, and of each
 
 
 class ArrowStream:
@@ -30,6 +31,7 @@ class ArrowStream:
     def __init__(self, contract: Contract, name: str, version: int) -> None:
         self._rules = {each: contract.columns[each] for each in contract.features}
         self._known = frozenset(contract.columns) | frozenset(contract.drop)
+        self._judged: dict[bytes, pa.Schema] = {}
         self._headers = [(b"x-raymill-model", name.encode()),
                          (b"x-raymill-version", str(version).encode())]
 
@@ -50,8 +52,7 @@ class ArrowStream:
         first = _next(messages)
         if first is None or first.type != "schema":
             raise ValueError("it must begin with a schema")
-        schema = pa.ipc.read_schema(first)
-        self._judge(schema)
+        schema = self._schema(first)
         if any(pa.types.is_dictionary(field.type) for field in schema):
             # Their values come in messages of their own; let the reader join them.
             _refuse_compressed(messages)
@@ -66,6 +67,17 @@ class ArrowStream:
             table = pa.Table.from_batches(batches, schema)
         table.validate(full=True)  # offsets that lead outside of their buffer
         return table.select([name for name in schema.names if name in self._rules])
+
+    def _schema(self, message: pa.ipc.Message) -> pa.Schema:
+        """The schema of a stream, judged; a client's next stream has most likely the same."""
+        key = message.metadata.to_pybytes()
+        schema = self._judged.get(key)
+        if schema is None:
+            schema = pa.ipc.read_schema(message)
+            self._judge(schema)
+            if len(self._judged) < _REMEMBERED and len(key) < _REMEMBERED_BYTES:
+                self._judged[key] = schema
+        return schema
 
     def _judge(self, schema: pa.Schema) -> None:
         if len(schema) > _WIDEST or len(set(schema.names)) != len(schema):

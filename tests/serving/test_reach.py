@@ -66,6 +66,7 @@ def asked(reached: Reached) -> Iterator[Client]:
         yield client
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion")
 def test_the_endpoint_speaks_tls_of_today_and_nothing_else(
     reached: Reached, asked: Client
 ) -> None:
