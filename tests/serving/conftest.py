@@ -8,9 +8,7 @@ import pytest
 from raymill.data.contract import ColumnRule, Contract
 from raymill.training.bundle import Bundle
 
-from .models import small_bundle, version_of
-
-__all__ = ["version_of"]
+from .models import small_bundle
 
 
 class TenthOfX:

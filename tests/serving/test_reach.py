@@ -30,7 +30,7 @@ from raymill.serving.spec import ReplicasSpec, ServingSpec, TlsSpec
 from raymill.serving.state import ServiceStatus
 from raymill.training.bundle import Bundle
 
-from .conftest import version_of
+from .models import version_of
 
 ROWS = [{"x": float(i % 11), "colour": ["red", "blue"][i % 2]} for i in range(40)]
 

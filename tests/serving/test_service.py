@@ -102,7 +102,8 @@ def test_the_commands_of_the_docs_do_what_they_say(
         assert all("prediction" in answer and '"status"' not in answer for answer in answers)
     else:
         code = f"URL = {running.url!r}\n{block}"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                              check=False)
         assert done.returncode == 0 and done.stdout.strip(), done.stderr
 
 
