@@ -183,6 +183,19 @@ class Registry:
                 self._crown(name, previous, champion, "rollback", actor, reason)
             return self._fetched(self._version(name, previous))
 
+    def annotate(self, name: str, version: int, tags: Mapping[str, str]) -> None:
+        """Put `tags` on a version, in the place of older ones of the same names.
+
+        Raises:
+            UsageError: there is no such version.
+        """
+        if reserved := sorted({DIGEST_TAG, RUN_TAG} & tags.keys()):
+            raise UsageError(f"the tag {reserved[0]} says what was registered: it stays")
+        with self._changing():
+            self._version(name, version)
+            for key, value in tags.items():
+                self._client.set_model_version_tag(name, str(version), key, value)
+
     def _create(
         self, name: str, bundle: Bundle, run_id: str | None, tags: Mapping[str, str]
     ) -> int:

@@ -13,7 +13,7 @@ from raymill.errors import ArtifactError
 from raymill.training.bundle import Bundle, write
 from raymill.training.families.ensemble import ENSEMBLE, params_of, weights_of
 from raymill.training.job import TrainJob
-from raymill.training.loop import build_model
+from raymill.training.model import build_model
 from raymill.training.predictor import Predictor
 
 from .samples import BINARY, CLASSES, VALUES, job, prepared

@@ -141,6 +141,33 @@ def _add_serving_verbs(verbs: Any) -> None:
     predict.add_argument("--tracking", metavar="URI", help="MLflow's URI (default: the home's)")
     predict.add_argument("--url", help="the endpoint (default: the running service of that name)")
     _add_score_verb(verbs)
+    _add_loadtest_verb(verbs)
+
+
+def _add_loadtest_verb(verbs: Any) -> None:
+    load = _verb(verbs, "loadtest", "the highest rate within a latency objective", "loadtest")
+    load.add_argument("target", metavar="NAME | URL", help="a service of this home, or an endpoint")
+    load.add_argument("--slo", default="p99=50ms", metavar="pQ=Nms",
+                      help="p50, p95, p99 or p99.9 in ms (default: p99=50ms)")
+    load.add_argument("--input", metavar="FILE", help="rows to send (default: the page's example)")
+    load.add_argument("--rows", type=_positive, default=1, metavar="N",
+                      help="rows of a request (default: 1)")
+    load.add_argument("--seconds", type=_positive, default=5, metavar="N",
+                      help="of each rate; the last is held twice as long (default: 5)")
+    load.add_argument("--start", type=_positive, default=20, metavar="RATE",
+                      help="the first rate, in requests a second (default: 20)")
+    load.add_argument("--most", type=_positive, default=20_000, metavar="RATE",
+                      help="the highest rate to try (default: 20000)")
+    load.add_argument("--require-rate", type=float, metavar="RATE",
+                      help="exit 3 when fewer requests a second hold the objective")
+    load.add_argument("--key-env", metavar="VARIABLE", help="the variable that holds an API key")
+    load.add_argument("--tracking", metavar="URI", help="MLflow's URI (default: the home's)")
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, but got {text!r}")
+    return int(text)
 
 
 def _add_score_verb(verbs: Any) -> None:
