@@ -84,9 +84,10 @@ class Boosting:
 
     @property
     def done(self) -> bool:
-        """Whether the epochs or the patience ran out, or no split is worth it any more."""
+        """Whether epochs, rounds or patience ran out, or no split is worth it any more."""
         trees = [row["trees"] for row in self.progress.history[-2:]]
-        return spent(self.progress, self.job) or (len(trees) == 2 and trees[0] == trees[1])
+        idle = len(trees) == 2 and trees[0] == trees[1]
+        return idle or self._rounds >= self.job.params["rounds"] or spent(self.progress, self.job)
 
     def epoch(self) -> None:
         """Grow an epoch's trees, evaluate, keep a checkpoint, report."""
@@ -170,10 +171,11 @@ class Boosting:
         """The next epoch's trees, on what those so far leave."""
         epoch, schema = self.progress.epoch, self.job.schema
         total, epochs = self.job.params["rounds"], self.job.training.epochs
+        wanted = max(self._rounds + 1, total * (epoch + 1) // epochs) - self._rounds
         if epoch:
             self.dataset.set_init_score(_flat(self.margins["train"]))
         booster = library().Booster(self._params(epoch), self.dataset)
-        for _ in range(total * (epoch + 1) // epochs - total * epoch // epochs):
+        for _ in range(wanted):
             if booster.update():
                 break
         return parse(booster.model_to_string(), self.model.features, schema.outputs)

@@ -10,6 +10,7 @@ from typing import Any
 from raymill.data.schema import InputSchema
 from raymill.errors import Problem, SpecError
 
+from .auto import AUTO, without_choice
 from .objective import DEFAULT_METRIC, METRICS
 from .params import INPUTS, needed
 from .spec import ModelSpec, TrainingSpec
@@ -86,27 +87,15 @@ def make_job(
     Raises:
         SpecError: the family can't take these inputs.
     """
-    family = model.family
-    if family == "auto":
-        family = "cnn" if schema.image is not None else "text" if schema.text else "mlp"
+    family = without_choice(schema, training) if model.family == AUTO else model.family
     _check_inputs(family, schema)
-    if family == "gbdt":
-        _check_trees(training, model.resolved(family))
+    if family == "gbdt" and training.gpu == "require":
+        raise SpecError(Problem(rule="model.family gbdt grows its trees on the CPU",
+                                got="training.gpu: require", cure="Set training.gpu to auto."))
     return TrainJob(
         family=family, params=model.resolved(family), training=training,
         metric=metric or DEFAULT_METRIC[schema.task], schema=schema, project=project,
     )
-
-
-def _check_trees(training: TrainingSpec, params: dict[str, Any]) -> None:
-    if training.gpu == "require":
-        raise SpecError(Problem(rule="model.family gbdt grows its trees on the CPU",
-                                got="training.gpu: require", cure="Set training.gpu to auto."))
-    if params["rounds"] < training.epochs:
-        raise SpecError(Problem(
-            rule="model.rounds are shared out over training.epochs: at least one each",
-            got=f"{params['rounds']} rounds for {training.epochs} epochs",
-            cure="Raise model.rounds, or lower training.epochs."))
 
 
 def _check_inputs(family: str, schema: InputSchema) -> None:

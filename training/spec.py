@@ -15,7 +15,9 @@ from .params import FAMILY_PARAMS, is_factory
 class ModelSpec(Part):
     """The model: `family` and, beside it, that family's own parameters.
 
-    `auto` takes `mlp` for tables, `text` where a column is free text, and `cnn` for images. `package.module:factory` is a function of
+    `auto` lets the search choose among the families that do well on such data (see
+    `training.auto`); without a search it is `gbdt` for tables, `text` where a column is free text,
+    and `cnn` for images. `package.module:factory` is a function of
     the project's own: it is called as `factory(schema, **params)` and returns a `torch.nn.Module`.
     """
 
@@ -80,6 +82,13 @@ class TrainingSpec(Part):
     watchdog: Literal["auto", "off"] | Duration = "auto"
     seed: Annotated[int, Field(ge=0)] = 0
     loop: str | None = None  # the user's own package.module:loop
+
+    @property
+    def changed(self) -> frozenset[str]:
+        """The fields whose values are not the defaults."""
+        return frozenset(
+            name for name, field in type(self).model_fields.items()
+            if getattr(self, name) != field.get_default(call_default_factory=True))
 
     @model_validator(mode="after")
     def _loop_names_code(self) -> TrainingSpec:

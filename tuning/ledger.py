@@ -8,7 +8,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -80,7 +80,7 @@ class Ledger:
 
     def __init__(
         self, path: Path, name: str, maximize: bool, tuning: TuningSpec,
-        space: Space, first: Mapping[str, Any],
+        space: Space, first: Sequence[Mapping[str, Any]],
     ) -> None:
         self._storage = JournalStorage(JournalFileBackend(str(path)))
         self.study = _open_study(self._storage, name, maximize)
@@ -95,8 +95,9 @@ class Ledger:
             # The cause may be cured (the user's own code, a full disk): they are run again.
             self._forgotten = frozenset(trial.number for trial in past)
         self._before = frozenset(trial.number for trial in self._counted())
-        if first and not self._before and not self._waiting():
-            self.study.enqueue_trial(dict(first), user_attrs={"origin": "the spec's own values"})
+        if not self._before and not self._waiting():
+            for values in filter(None, first):
+                self.study.enqueue_trial(dict(values), user_attrs={"origin": "own values"})
 
     @property
     def resumed(self) -> int:

@@ -16,21 +16,23 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import tune
 
+from raymill.data.schema import InputSchema
 from raymill.errors import TrainingError, UsageError
 from raymill.events import Notify, ignore, note
 from raymill.specs import seconds
+from raymill.training.auto import AUTO, candidates, without_choice
 from raymill.training.job import TrainJob, make_job
 from raymill.training.spec import ModelSpec, TrainingSpec
 
 from .bridge import LedgerSearcher, Watch, scheduler, tell_record
 from .capacity import plan
-from .fields import EXECUTION
+from .fields import EXECUTION, FAMILY
 from .launch import launched
 from .ledger import Ledger, journal, study_name
 from .orphans import free_orphans
 from .records import SearchResult
 from .space import decode, own_values, space_for, stated_fields, with_params
-from .spec import TuningSpec
+from .spec import Dimension, TuningSpec
 
 if TYPE_CHECKING:
     from raymill.data.prepare import Prepared
@@ -70,8 +72,14 @@ def search(
     if tuning.trials == 0:
         raise UsageError("a search needs at least one trial", cure="Set tuning.trials.")
     started = time.monotonic()
-    base = make_job(model, training, metric, prepared.transform.schema, project)
-    space = space_for(base.family, tuning.space, stated_fields(model, training))
+    schema = prepared.transform.schema
+    families = _families(model, training, tuning, schema)
+    base = make_job(model.model_copy(update={"family": families[0]}), training, metric, schema,
+                    project)
+    wanted = {FAMILY: Dimension(choice=families)} if len(families) > 1 else tuning.space
+    space = space_for(base.family, wanted, stated_fields(model, training))
+    if len(families) > 1:
+        note(notify, f"model.family auto: the search chooses among {', '.join(families)}")
     workers = tuning.resources.workers
     if training.workers != workers:
         note(notify, f"each trial trains on {workers} worker{'s' if workers > 1 else ''}; "
@@ -100,7 +108,7 @@ def search(
     )
     with journal(out) as path:
         ledger = Ledger(path, identity, base.maximize, tuning, space,
-                        own_values(model, training, base.family, space))
+                        [own_values(model, training, family, space) for family in families])
         if ledger.resumed:
             note(notify, f"{ledger.resumed} of {tuning.trials} trials were finished before")
         if ledger.remaining:
@@ -116,6 +124,17 @@ def search(
             study_path=path, study_name=identity, resumed=ledger.resumed, space=space,
             model=best_model, training=best_training,
         )
+
+
+def _families(
+    model: ModelSpec, training: TrainingSpec, tuning: TuningSpec, schema: InputSchema
+) -> list[str]:
+    """The families whose own values are tried first; the search chooses among several."""
+    if model.family != AUTO:
+        return [model.family]
+    if tuning.space:
+        return [without_choice(schema, training, tuning.space.keys())]
+    return list(candidates(schema, training))
 
 
 def _run(ledger: Ledger, base: TrainJob, tuning: TuningSpec, prepared: Prepared, out: Path,

@@ -72,9 +72,8 @@ class Spec(Part):
     @model_validator(mode="after")
     def _training_is_followed(self) -> Spec:
         family = self.model.family
-        for name, field in TrainingSpec.model_fields.items():
-            set_here = getattr(self.training, name) != field.get_default(call_default_factory=True)
-            if set_here and not follows(family, name):
+        for name in sorted(self.training.changed):
+            if not follows(family, name):
                 raise PlacedError(f"model.family {family} does not use training.{name}; its own "
                                   "parameters stand under model", "training", name)
         return self

@@ -18,6 +18,7 @@ from raymill.evaluation.threshold import choose
 from raymill.evaluation.words import findings
 from raymill.events import note, warn
 from raymill.tracking.registry import ModelVersion
+from raymill.training.auto import AUTO, why
 from raymill.training.bundle import Bundle
 from raymill.training.bundle import write as write_bundle
 from raymill.training.checkpoint import load_weights
@@ -112,6 +113,8 @@ def train(work: Work, data: Prepared, found: SearchOutcome) -> TrainOutcome:
         kept = training.model_dump(include={"workers", "cpus_per_worker", "max_failures"})
         training = TrainingSpec.model_validate({**found.training, **kept})
     job = make_job(model, training, metric_of(work, data), data.transform.schema, work.project)
+    if model.family == AUTO:
+        note(work.notify, f"model.family auto: {job.family} ({why(job.family, training)})")
     if is_factory(spec.model.family):
         allow(work.home.path, spec.model.family, work.base, model=spec.name)
 

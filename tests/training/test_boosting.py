@@ -60,6 +60,11 @@ def test_an_epoch_is_a_share_of_the_rounds() -> None:
     assert result.history[-1]["train_loss"] < result.history[0]["train_loss"]
 
 
+def test_an_epoch_is_a_round_at_least() -> None:
+    result = fit(job(model={"rounds": 3}, epochs=100, patience=None), *shards(), InlineSession())
+    assert [row["trees"] for row in result.history] == [1, 2, 3]
+
+
 def test_the_train_loss_is_that_of_the_model() -> None:
     made, (train, validation) = job(CLASSES), shards(CLASSES)
     fitted = fit(made, train, validation, InlineSession())
@@ -200,7 +205,6 @@ def test_a_text_cut_short_is_refused() -> None:
 @pytest.mark.parametrize(("schema", "training", "words"), [
     (IMAGES, {}, "needs a column of numbers"),
     (BINARY, {"gpu": "require"}, "on the CPU"),
-    (BINARY, {"epochs": 100}, "at least one each"),
     (VALUES, {"class_weights": "balanced"}, "class task"),
 ])
 def test_what_it_cannot_do_is_refused(

@@ -15,7 +15,7 @@ FIRST = {"x": 0.5, "k": 3}
 
 
 def open_ledger(path: Path, trials: int = 20, **kwargs: Any) -> Ledger:
-    return Ledger(path, "search", True, TuningSpec(trials=trials, **kwargs), SPACE, FIRST)
+    return Ledger(path, "search", True, TuningSpec(trials=trials, **kwargs), SPACE, [FIRST])
 
 
 def play(ledger: Ledger, trials: int) -> list[dict[str, Any]]:

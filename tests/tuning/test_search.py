@@ -115,3 +115,15 @@ def test_the_wall_budget_ends_a_search_within_a_report(
     assert len(pids) >= 2
     assert len(set(pids)) == 1  # the actor is used again
     assert run(tuning, training=training).trials == result.trials
+
+
+def test_auto_tries_the_own_values_of_each_family_first(run: Callable[..., SearchResult]) -> None:
+    events: list[Event] = []
+    result = run(TuningSpec(trials=4), model=ModelSpec(), training=TrainingSpec(epochs=2, lr=1e-2),
+                 notify=events.append)
+    first, second = sorted(result.trials, key=lambda trial: trial.number)[:2]
+    assert (first.params["model.family"], second.params["model.family"]) == ("gbdt", "mlp")
+    assert first.params["model.leaves"] == 31 and second.params["model.width"] == 256
+    assert "training.lr" not in second.params, "what the spec states is not searched"
+    assert result.model.family == result.best_params["model.family"]
+    assert any("gbdt, mlp" in event.data.get("text", "") for event in events)

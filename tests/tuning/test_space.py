@@ -172,7 +172,7 @@ def test_options_that_can_t_be_told_apart_are_refused(options: list[Any]) -> Non
 
 def test_tpe_learns_in_the_branches(tmp_path: Path) -> None:
     space = branching()
-    ledger = Ledger(tmp_path / "j", "s", False, TuningSpec(trials=30), space, {})
+    ledger = Ledger(tmp_path / "j", "s", False, TuningSpec(trials=30), space, [])
     for _ in range(30):
         number, drawn = ledger.ask()
         params = decode(space, drawn)
