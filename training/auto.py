@@ -24,7 +24,7 @@ def candidates(schema: InputSchema, training: TrainingSpec) -> tuple[str, ...]:
         return IMAGES
     if schema.text:
         return TEXTS
-    gradients = training.loop is not None or training.gpu == "require" or training.workers > 1
+    gradients = training.loop is not None or training.gpu == "require"
     return tuple(family for family in TABLES if not (gradients and family in FOLLOWED))
 
 
@@ -48,4 +48,4 @@ def why(family: str, training: TrainingSpec) -> str:
         return f"the data has {'images' if family in IMAGES else 'free text'}"
     unheeded = sorted(field for field in training.changed if not follows(TABLES[0], field))
     return f"{TABLES[0]} does not use training.{', training.'.join(unheeded)}" if unheeded else (
-        f"{TABLES[0]} takes one worker on the CPU")
+        f"{TABLES[0]} grows on the CPU, without a loop of one's own")

@@ -3,9 +3,7 @@ checkpointed and taken up again like any other model."""
 
 from __future__ import annotations
 
-import os
 from itertools import pairwise
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,7 +23,8 @@ from .families.gbdt import GBDT, matrix
 from .job import TrainJob
 from .losses import row_losses
 from .model import build_model
-from .parallel import gather_rows, sum_over_ranks
+from .network import Network, connected
+from .parallel import from_rank_zero, gather_rows, sum_over_ranks
 from .result import FitResult
 from .session import Interrupted, Session, StopTraining
 from .shard import TARGET, Shard
@@ -40,19 +39,21 @@ def fit(
 ) -> FitResult:
     """Grow the job's trees on this rank's rows, `rounds / epochs` of them an epoch.
 
-    Every epoch is a boosting of its own on what the trees so far leave, with a seed of its own:
-    so one that goes on from a checkpoint grows the very trees that an unbroken one does.
+    Several ranks grow the same trees together, each on its own rows (LightGBM's data-parallel
+    learner). Every epoch is a boosting of its own on what the trees so far leave, with a seed of
+    its own: so one that goes on from a checkpoint grows the very trees that an unbroken one does.
     """
-    boosting = Boosting(job, train, validation, session, notify)
-    try:
-        while not boosting.done:
-            boosting.epoch()
-    except StopTraining:
-        pass
-    except BaseException:
-        boosting.shelf.abandon()
-        raise
-    boosting.shelf.close()
+    with connected(session.rank, session.world_size) as network:
+        boosting = Boosting(job, train, validation, session, notify, network)
+        try:
+            while not boosting.done:
+                boosting.epoch()
+        except StopTraining:
+            pass
+        except BaseException:
+            boosting.shelf.abandon()
+            raise
+        boosting.shelf.close()
     return boosting.result()
 
 
@@ -60,11 +61,10 @@ class Boosting:
     """One run: its trees, what they say of every row by now, and how far it is."""
 
     def __init__(
-        self, job: TrainJob, train: Shard, validation: Shard, session: Session, notify: Notify
+        self, job: TrainJob, train: Shard, validation: Shard, session: Session, notify: Notify,
+        network: Network | None,
     ) -> None:
-        self.job, self.session, self.notify = job, session, notify
-        if session.world_size > 1:
-            raise TrainingError("gbdt grows its trees on one worker", cure="Set training.workers to 1.")
+        self.job, self.session, self.notify, self.network = job, session, notify, network
         self.counts, self.validation_counts = count_rows(train, validation, session)
         model = build_model(job)
         assert isinstance(model, GBDT)
@@ -77,7 +77,7 @@ class Boosting:
         self.weights = self._class_weights()
         self.dataset = self._dataset()
         self.progress = Progress(identity=job.identity(sum(self.counts)),
-                                 setting=setting_of(session.device, 1))
+                                 setting=setting_of(session.device, session.world_size))
         self.shelf = Shelf(session, notify)
         self.best = self.model.state_dict()
         self._resume()
@@ -102,10 +102,12 @@ class Boosting:
             self.best = self.model.state_dict()
             progress.best_checkpoint = self.shelf.number
         self.shelf.put({MODEL: self.model.state_dict()}, progress)
-        tell_epoch(self.notify, self.job, row)
+        if session.rank == 0:
+            tell_epoch(self.notify, self.job, row)
         session.report(row)
         failpoint("train.after_report")
-        if session.stopping:
+        asked = from_rank_zero([int(session.stopping)], session.world_size, session.device)
+        if asked == [1]:
             raise Interrupted
 
     def result(self) -> FitResult:
@@ -139,23 +141,30 @@ class Boosting:
 
     def _dataset(self) -> Any:
         """The training rows in bins, once for all epochs."""
-        schema, lightgbm = self.job.schema, library()
+        import lightgbm
+
+        schema = self.job.schema
         numbers = len(schema.numeric)
         weight = None
         if self.weights is not None:
             weight = self.weights[self.targets["train"]].numpy()
-        return lightgbm.Dataset(
+        dataset = lightgbm.Dataset(
             self.rows["train"], label=self.targets["train"].numpy(), weight=weight,
             categorical_feature=list(range(numbers, numbers + len(schema.categorical))),
             params=self._params(0), free_raw_data=True,
         ).construct()
+        if self.network is not None:
+            self.network.check()
+        return dataset
 
     def _params(self, epoch: int) -> dict[str, Any]:
         """LightGBM's, with the seeds of an epoch."""
         own, schema = self.job.params, self.job.schema
         objective = "regression" if schema.task == "regression" else schema.task
         seed = (self.job.training.seed * 100_003 + epoch) % (1 << 30)
-        return {
+        together = {"num_machines": self.session.world_size, "tree_learner": "data",
+                    "pre_partition": True} if self.network is not None else {}
+        return together | {
             "objective": objective, "num_class": schema.outputs, "verbosity": -1,
             "learning_rate": own["learning_rate"], "num_leaves": own["leaves"],
             "max_depth": own["depth"] or -1, "min_data_in_leaf": own["min_rows"],
@@ -169,14 +178,19 @@ class Boosting:
 
     def _grow(self) -> Forest:
         """The next epoch's trees, on what those so far leave."""
+        import lightgbm
+
         epoch, schema = self.progress.epoch, self.job.schema
         total, epochs = self.job.params["rounds"], self.job.training.epochs
         wanted = max(self._rounds + 1, total * (epoch + 1) // epochs) - self._rounds
         if epoch:
             self.dataset.set_init_score(_flat(self.margins["train"]))
-        booster = library().Booster(self._params(epoch), self.dataset)
+        booster = lightgbm.Booster(self._params(epoch), self.dataset)
         for _ in range(wanted):
-            if booster.update():
+            ended = booster.update()
+            if self.network is not None:
+                self.network.check()
+            if ended:
                 break
         return parse(booster.model_to_string(), self.model.features, schema.outputs)
 
@@ -231,12 +245,3 @@ class Boosting:
 
 def _flat(margins: Margins) -> Margins:
     return margins[:, 0] if margins.shape[1] == 1 else margins
-
-
-def library() -> ModuleType:
-    """LightGBM, whose threads sleep while they wait: those that spin make a machine that has other
-    work a hundred times slower."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    import lightgbm
-
-    return lightgbm  # type: ignore[no-any-return]

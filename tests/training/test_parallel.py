@@ -81,6 +81,23 @@ def test_a_worker_without_rows_is_refused_on_every_rank(tmp_path: Path) -> None:
     assert all("needs a training row" in result["error"] for result in results)
 
 
+def test_ranks_grow_the_same_trees_together(tmp_path: Path) -> None:
+    trees = {"family": "gbdt", "model": {"rounds": 40, "learning_rate": 0.2, "min_rows": 5}}
+    results = run_ranks(tmp_path / "ranks", [171, 130], **trees)
+    again = run_ranks(tmp_path / "again", [171, 130], **trees)
+    assert results[0] == results[1] and results[0]["history"] == again[0]["history"]
+    parts = [block(n, seed=rank) for rank, n in enumerate([171, 130])]
+    checks = [block(20, seed=rank) for rank in range(2)]
+    alone = fit(job(**trees), Shard(parts), Shard(checks), InlineSession())
+    ours, theirs = results[0]["best"], alone.best
+    assert ours["val_roc_auc"] == pytest.approx(theirs["val_roc_auc"], abs=0.03)
+    assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=0.2)
+    for path in (tmp_path / "ranks" / "checkpoints").glob("ckpt-*"):
+        assert torch.equal(load_weights(path)["_extra_state"],
+                           load_weights(tmp_path / "again" / "checkpoints" / path.name)
+                           ["_extra_state"])
+
+
 def test_an_error_without_text_is_told_by_its_kind() -> None:
     assert last_line(RuntimeError()) == "RuntimeError"
     assert last_line(ValueError("a\nb\n")) == "b"
