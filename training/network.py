@@ -72,7 +72,7 @@ class Network:
         self._guarded(out, exchange)
 
     def _gathered(self, own: Tensor, lengths: Sequence[int]) -> list[Tensor]:
-        padded = torch.zeros(max(lengths), dtype=torch.uint8)
+        padded = torch.zeros(max(1, *lengths), dtype=torch.uint8)
         padded[: len(own)] = own
         parts = [torch.empty_like(padded) for _ in range(self.world_size)]
         dist.all_gather(parts, padded, group=self._group)
@@ -103,8 +103,11 @@ class Network:
         parts[self.rank] = sent[self.rank]
         waits = []
         for other in range(self.world_size):
-            if other != self.rank:
+            if other == self.rank:
+                continue
+            if len(sent[other]):  # gloo waits for ever for a message of nothing
                 waits.append(dist.isend(sent[other], other, group=self._group))
+            if size:
                 waits.append(dist.irecv(parts[other], other, group=self._group))
         for wait in waits:
             if wait is not None:
