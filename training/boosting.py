@@ -3,6 +3,7 @@ checkpointed and taken up again like any other model."""
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 from typing import Any
 
@@ -186,10 +187,13 @@ class Boosting:
         if epoch:
             self.dataset.set_init_score(_flat(self.margins["train"]))
         booster = lightgbm.Booster(self._params(epoch), self.dataset)
-        for _ in range(wanted):
+        began = time.monotonic()
+        for round_ in range(1, wanted + 1):
             ended = booster.update()
             if self.network is not None:
                 self.network.check()
+            each = (time.monotonic() - began) / round_
+            self.session.alive(lambda each=each: each)  # type: ignore[misc]
             if ended:
                 break
         return parse(booster.model_to_string(), self.model.features, schema.outputs)
