@@ -1,8 +1,7 @@
 """Quality on real data: one default search of 20 trials a family, against published or measured
 references.
 
-Needs a folder with the data sets (`RAYMILL_DATA`, see benchmarks/README of this figure below); the
-repository holds none. `adult/train.csv` and `test.csv` (UCI's own split), `california_housing/
+Needs a folder with the data sets, named by `RAYMILL_DATA`; the repository holds none. `adult/train.csv` and `test.csv` (UCI's own split), `california_housing/
 housing.csv`, `fraud/transactions.parquet` (the Fraud Detection Handbook's simulated payments). Each
 row of the table: data set, family, metric, ours on the test rows, the goal, the reference beside
 it, and the seconds of search, training and evaluation. The figure's `ours` is the share of goals
