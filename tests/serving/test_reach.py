@@ -121,6 +121,7 @@ def _tensors(module: object) -> list[object]:
     return [x, colour]
 
 
+@pytest.mark.filterwarnings("ignore:ssl.match_hostname")  # its HTTP library's
 def test_tritons_http_client_is_answered(reached: Reached, asked: Client) -> None:
     wanted = [row["probability"]["yes"] for row in asked.predict(ROWS)]
     headers = {"authorization": f"Bearer {reached.key}"}

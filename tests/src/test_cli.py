@@ -53,7 +53,7 @@ def test_trials_are_told_with_the_best_so_far() -> None:
     ):
         state.add(event)
         lines.append(plain_line(event, state) or "")
-    assert "trial 1 complete rmse 3.0000 (best 2.0000)" in lines[2]
+    assert "trial 1 complete rmse 3.0000" in lines[2] and "best 2.0000 (trial 0)" in lines[2]
     assert "failed" in lines[3] and "no memory" in lines[3]
 
 

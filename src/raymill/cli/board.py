@@ -79,7 +79,8 @@ class Board:
         """`7 of 24 trials: 2 running, 4 complete, 1 pruned · best 0.9123 (trial 5) · 3m10s left`."""
         ended = self.before + self._count("complete", "pruned", "failed")
         states = [f"{count} {state}" for state in STYLES if (count := self._count(state))]
-        parts = [f"{ended} of {self.wanted} trials: {', '.join(states) or 'none yet'}"]
+        of = f" of {self.wanted}" if self.wanted else ""
+        parts = [f"{ended}{of} trials: {', '.join(states) or 'none yet'}"]
         if (best := self.best()) is not None:
             parts.append(f"best {number(best[0])} (trial {best[1]})")
         if (left := self.left_s(now)) is not None:
