@@ -1,5 +1,6 @@
 """A machine is lost while a run works on a cluster of several raylets: kill -9 of the raylet that
-holds the workers of a training, the trials of a search, the tasks that read data; and of the head.
+holds the workers of a training, the trials of a search, the tasks that read data, the actors of a
+batch scoring; and of the head.
 Survived: the verb ends well without it, within its own retries; after the head's loss it ends with
 a cause, nothing of the cluster is left, and the same command goes on on a new cluster.
 """
@@ -118,6 +119,40 @@ def lose_a_worker(verb: str, text: str, find: Find) -> dict[str, Any]:
             down(home)
 
 
+def lose_a_scorer() -> dict[str, Any]:
+    """Kill a node under a batch scoring, and count its rows."""
+    with tempfile.TemporaryDirectory() as place:
+        folder, home = Path(place), Path(place) / "home"
+        home.mkdir()
+        count = sized(20_000, 2_000)
+        rows(folder, count)
+        (folder / "spec.yaml").write_text(SPEC)
+        up(home, workers=3)
+        try:
+            made = Verb(folder, home, "run", "spec.yaml", "--set", "tuning.trials=0",
+                        "--set", "objective.baselines=[constant]").ends()
+            for part in range(30):
+                parquet.write_table(parquet.read_table(folder / "rows.parquet"),
+                                    folder / f"in-{part}.parquet")
+            run = Verb(folder, home, "score", "nodes", "in-*.parquet", "out", "--address", "auto")
+            end = time.monotonic() + LIMIT_S
+            while run.process.poll() is None and time.monotonic() < end and not list(
+                    (folder / "out").rglob("part-*")):
+                time.sleep(0.1)
+            killed, began = kill_node(home, named("ray::MapWorker", "ray::Map", "ray::_Map")), (
+                time.monotonic())
+            code = run.ends()
+            scored = sum(parquet.read_metadata(p).num_rows
+                         for p in (folder / "out").rglob("*.parquet"))
+            return {"what": "score", "trained": made, "killed": killed, "exit": code,
+                    "rows": scored, "rows_wanted": 30 * count,
+                    "seconds_after": round(time.monotonic() - began, 1),
+                    "ok": bool(killed) and code == 0 and scored == 30 * count,
+                    "said": "" if code == 0 else run.log.read_text()[-1500:]}
+        finally:
+            down(home)
+
+
 def lose_the_head() -> dict[str, Any]:
     """Kill the GCS's node under a training; then the same command on a new cluster."""
     with tempfile.TemporaryDirectory() as place:
@@ -155,6 +190,7 @@ def run() -> Survival:
         lose_a_worker("train", "epoch 3/", named("ray::RayTrainWorker", "ray::_RayTrainWorker")),
         lose_a_worker("tune", "trial 0", named("ray::ImplicitFunc", "ray::Trial", "ray::_")),
         lose_a_worker("run", "prepare data started", named("ray::")),
+        lose_a_scorer(),
         lose_the_head(),
     ]
     print(json.dumps(results, indent=1), file=sys.stderr)

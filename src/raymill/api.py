@@ -121,19 +121,21 @@ def score(
     """Score every row of `sources` into part files below `out`; see `serving.score`.
 
     Args:
-        address: of the Ray cluster. options: the fields of `serving.score.ScoreOptions`.
+        address: of the Ray cluster; `auto` finds one, see `cluster.attach`. options: the fields of `serving.score.ScoreOptions`.
 
     Raises:
         DataError: a row breaks the model's contract; names file and row.
         UsageError: there is no such model, or `out` holds something else.
     """
+    from raymill.cluster.attach import located
     from raymill.cluster.local import ray_session
     from raymill.cluster.spec import ClusterSpec
 
     place = Home.find(home)
     version = Registry(tracking_uri or place.tracking_uri, place).resolve(ref)
+    cluster = located(ClusterSpec(address=address), place.path)
     named = [sources] if isinstance(sources, str) else list(sources)
-    with ray_session(ClusterSpec(address=address), None, notify):
+    with ray_session(cluster, None, notify):
         from raymill.serving.score import ScoreOptions
         from raymill.serving.score import score as score_files
 
