@@ -39,7 +39,9 @@ def pack(
     if problems := [*check_code(spec, base), *_secrets(spec_file, overrides),
                     *_contract_outside(spec, base)]:
         raise SpecError(problems)
-    settings = [*overrides, *_places(spec, base, where)]
+    sized = [f"cluster.{name}=null" for name in ("cpus", "gpus", "object_store_mb")
+             if getattr(spec.cluster, name) is not None]  # of a local Ray, which it won't be there
+    settings = [*overrides, *_places(spec, base, where), *sized]
     paths = [Path(spec_file.name), *([Path(spec.data.contract)] if spec.data.contract else [])]
     if own_code(spec):
         paths += [path.relative_to(base) for path in sources(base)]

@@ -52,6 +52,11 @@ def test_a_user_without_a_password_is_no_secret(spec: Path) -> None:
     pack(spec, ["tracking.uri=postgresql://me@db/mlflow"], where="same files")
 
 
+def test_the_size_of_a_local_ray_stays_at_home(spec: Path) -> None:
+    _, project = pack(spec, ["cluster.cpus=2"], where="same files")
+    assert project.settings[-1] == "cluster.cpus=null"
+
+
 def test_a_contract_elsewhere_is_refused(spec: Path) -> None:
     with pytest.raises(SpecError, match="spec's folder"):
         pack(spec, ["data.contract=../contract.yaml"], where="same files")
