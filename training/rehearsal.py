@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,13 @@ from .model import build_model
 from .result import FitResult
 from .session import InlineSession
 from .shard import Shard
+from .spec import TrainingSpec
 
 SAMPLE = 512  # rows of the training split that suffice
 EPOCHS = 2
 CHECKED = 64
+# Where and how fast it runs: here it is one process on the CPU.
+PLACE = {"workers", "cpus_per_worker", "gpu", "strategy", "precision", "compile"}
 CANNOT_LEARN = ("linear",)  # of the built-in families
 
 
@@ -44,7 +48,9 @@ def rehearse(
 
 def trained(job: TrainJob, train: Shard, validation: Shard) -> None:
     """two short trainings end, with finite metrics and equal weights"""
-    short = job.with_training(epochs=EPOCHS, patience=None, gpu="never", workers=1)
+    kept = job.training.model_dump(exclude=PLACE)
+    short = replace(job, training=TrainingSpec.model_validate(
+        {**kept, "epochs": EPOCHS, "patience": None, "gpu": "never"}))
     one, other = (_short(short, train, validation) for _ in range(2))
     if one.epochs != EPOCHS:
         raise TrainingError("trained: the loop must go on until context.done",
