@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from raymill.evaluation.results import Evaluation
 from raymill.events import Notify, ignore
 from raymill.spec import Spec
+from raymill.training.profile import Profile
 
 from . import steps
 from .plan import cluster_nodes
@@ -58,11 +60,17 @@ def tune(
 
 
 def train(
-    spec: Spec, *, base: Path | None = None, home: Path | None = None, notify: Notify = ignore
+    spec: Spec, *, base: Path | None = None, home: Path | None = None, notify: Notify = ignore,
+    profiled: Callable[[Profile], None] | None = None,
 ) -> TrainOutcome:
-    """Train the spec's own values, without a search, and write the bundle."""
+    """Train the spec's own values, without a search, and write the bundle.
+
+    With `profiled`, some steps are timed first; it hears where their time goes.
+    """
     with workspace(spec, "train", base, home, notify) as work:
         data = steps.prepare_data(work)
+        if profiled is not None:
+            profiled(steps.profile(work, data))
         return steps.train(work, data, SearchOutcome(steps.metric_of(work, data)))
 
 

@@ -28,6 +28,8 @@ from raymill.training.job import EXECUTION, make_job
 from raymill.training.objective import DEFAULT_METRIC
 from raymill.training.params import is_factory
 from raymill.training.predictor import Predictor
+from raymill.training.profile import Profile
+from raymill.training.profile import profile as profile_job
 from raymill.training.spec import ModelSpec, TrainingSpec
 from raymill.tuning.importance import importances
 from raymill.tuning.search import search as search_space
@@ -127,10 +129,11 @@ def train(work: Work, data: Prepared, found: SearchOutcome) -> TrainOutcome:
                 "epochs": fitted.epochs, "best_epoch": fitted.best_epoch,
                 "validation": fitted.best}
         factories = allowed(work.home.path)
-        draft = write_bundle(folder / "draft", job, weights, data, {}, info)
+        draft = write_bundle(folder / "draft", job, weights, data, {}, info, fitted.offset)
         predictor = Predictor(draft, factories=factories)
         objective = {"metric": job.metric, **_threshold(work, data, predictor)}
-        final = write_bundle(folder / "bundle", job, weights, data, objective, info)
+        final = write_bundle(folder / "bundle", job, weights, data, objective, info,
+                             fitted.offset)
         return {"digest": final.digest, "family": job.family,
                 "params": job.params, "metrics": fitted.best, "history": fitted.history,
                 "resumes": fitted.resumes, "seconds": time.monotonic() - began}
@@ -144,6 +147,17 @@ def train(work: Work, data: Prepared, found: SearchOutcome) -> TrainOutcome:
     work.record("params", **{"model.family": result["family"]})
     work.record("metrics", **{k: v for k, v in result["metrics"].items() if k.startswith("val_")})
     return TrainOutcome(bundle=folder / "bundle", **result)
+
+
+def profile(work: Work, data: Prepared) -> Profile:
+    """Time some steps of the spec's own training; the trace goes into the run's folder."""
+    job = make_job(work.spec.model, work.spec.training, metric_of(work, data),
+                   data.transform.schema, work.project)
+    with work.stages.announced("profile") as said:
+        measured = profile_job(job, data, work.run.path / "profile")
+        said["detail"] = f"{measured.step_s * 1e3:.2f} ms a step"
+    work.record("artifact", path=str(measured.trace), folder="profile")
+    return measured
 
 
 def _whole(folder: Path, result: dict[str, Any]) -> bool:

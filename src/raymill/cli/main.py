@@ -95,7 +95,9 @@ def _add_project_verbs(verbs: Any) -> None:
                        help="check the model too, on a sample of the data: shapes, gradients, seeds, "
                             "saving, whether it learns, two short trainings")
     _spec_verb(verbs, "run", "data, search, train, evaluate, gate, register, report", "run")
-    _spec_verb(verbs, "train", "train the spec's own model, without a search", "run")
+    train = _spec_verb(verbs, "train", "train the spec's own model, without a search", "run")
+    train.add_argument("--profile", action="store_true",
+                       help="time some steps first: where a step's time goes, and what to change")
     _spec_verb(verbs, "tune", "search hyperparameters, without the final training", "run")
     evaluate = _spec_verb(verbs, "evaluate", "evaluate a model on the spec's test rows", "run")
     evaluate.add_argument("--model", metavar="NAME[@ALIAS|:VERSION]",

@@ -74,15 +74,21 @@ def train_verb(options: argparse.Namespace) -> None:
     spec, base, progress = _open(options)
     with progress as notify:
         from raymill.pipeline import train
+        from raymill.training.profile import Profile, summary
 
-        trained = train(spec, base=base, notify=notify)
+        found: list[Profile] = []
+        trained = train(spec, base=base, notify=notify,
+                        profiled=found.append if options.profile else None)
     if options.json:
-        emit_json({"ok": True, "bundle": str(trained.bundle), "digest": trained.digest,
+        extra = {"profile": found[0].to_dict()} if found else {}
+        emit_json({**extra, "ok": True, "bundle": str(trained.bundle), "digest": trained.digest,
                    "family": trained.family, "params": trained.params,
                    "validation": trained.metrics, "epochs": trained.history,
                    "resumes": trained.resumes,
                    "seconds": trained.seconds})
         return
+    for profile in found:
+        print(summary(profile), end="\n\n")
     kept = {k.removeprefix("val_"): v for k, v in trained.metrics.items() if k.startswith("val_")}
     emit_table("validation", ["metric", "value"], [[k, number(v)] for k, v in kept.items()])
     print(f"bundle {trained.bundle}\nnext: raymill run {options.spec}")
