@@ -20,6 +20,7 @@ from .remote import submit
 from .transform import Transform
 
 TENSOR_ROWS = 32_768  # rows of a tensor block, about
+SAMPLED_ROWS = 64
 TENSOR_BYTES = 64 * 2**20
 Block = dict[str, NDArray[Any]]
 
@@ -84,6 +85,16 @@ class Prepared:
         ordered by file and row. `ray.get` of one gives arrays without a copy."""
         state = ray.put(self.transform)
         return [submit(_tensors, (state, job)) for job in self._jobs(split)]
+
+    def tensor_bytes(self, split: str) -> int:
+        """About what `tensors(split)` take, judged by the first rows."""
+        for part in self.parts(split):
+            with pq.ParquetFile(part) as file:
+                for first in file.iter_batches(SAMPLED_ROWS):
+                    table = pa.Table.from_batches([first])
+                    arrays = [*self.transform.apply(table).values(), self.transform.targets(table)]
+                    return sum(a.nbytes for a in arrays) * self.rows[split] // len(table)
+        return 0
 
     def tensor_dataset(self, split: str) -> ray.data.Dataset:
         """The same as a Ray data set with tensor columns, its blocks in the object store."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from raymill.data.schema import InputSchema
 from raymill.data.transform import Transform
 from raymill.errors import ArtifactError, Problem
 
+from .balance import Shifted
 from .factories import Allowed
 from .families import FAMILIES, build, families_in
 from .files import MANIFEST, sha256, verify_folder, write_folder
@@ -130,7 +131,8 @@ class Bundle:
             raise ArtifactError(Problem(rule=f"{WEIGHTS} must fit the model {self.family}",
                                         got=str(error).split("\n")[0], where=str(self.path),
                                         cure="Was the factory changed since?")) from error
-        return model.eval()
+        offset = self.parts["model"].get("offset")
+        return (Shifted(model, tuple(offset)) if offset else model).eval()
 
 
 def write(
@@ -140,13 +142,17 @@ def write(
     prepared: Prepared,
     objective: Mapping[str, Any],
     info: Mapping[str, Any],
+    offset: Sequence[float] = (),
 ) -> Bundle:
-    """Write the bundle `dest`; a bundle that stood there is replaced.
+    """Write the bundle `dest`; a bundle that stood there is replaced. `offset` is what corrects
+    the model's output (see `balance`).
 
     Equal inputs give an equal digest: nothing in a bundle depends on the time or the place.
     """
     model = {"format": FORMAT, "family": job.family, "params": job.params,
              "schema": job.schema.to_dict(), "training": job.training.model_dump(mode="json")}
+    if offset:
+        model["offset"] = list(offset)
     parts = {
         "model": model,
         "transform": prepared.transform.to_dict(),

@@ -19,10 +19,11 @@ from raymill.failpoints import failpoint
 
 from .files import read_manifest, verify_folder, write_folder
 from .position import Position, Stretch
+from .strategy import like
 from .tensors import bytes_of, to_host, write_tensors
 
 _NAME = re.compile(r"ckpt-(\d{8})")
-MODEL, OPTIMIZER, RANKS = "model", "optimizer", "ranks"
+MODEL, OPTIMIZER, RANKS, EMA = "model", "optimizer", "ranks", "ema"
 TensorGroup = Mapping[str, Tensor]
 
 
@@ -102,11 +103,12 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: TensorGroup) -> None:
-    """Put back what `optimizer_tensors` gave."""
+    """Put back what `optimizer_tensors` gave, whole, wherever the parameters lie."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = tensor
+        state.setdefault(int(index), {})[name] = like(tensor, parameters[int(index)])
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
@@ -244,10 +246,11 @@ def read_group(path: Path, group: str) -> dict[str, Tensor]:
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """The weights of a checkpoint, verified.
+    """The weights of a checkpoint that are exported, verified: where the run averages them, the
+    averages.
 
     Raises:
         ArtifactError: names the file that changed.
     """
     verify_folder(path)
-    return read_group(path, MODEL)
+    return {**read_group(path, MODEL), **read_group(path, EMA)}

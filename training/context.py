@@ -27,8 +27,8 @@ class LoopContext:
     `context.step(loss)`; then call `context.finish_epoch(train_loss=...)`, which evaluates,
     checkpoints and reports, until `context.done`.
 
-    The spec's `precision` is what `autocast` does; `clip_norm`, `schedule` and `warmup` are what
-    `step` does, and `class_weights` what `row_losses` does. A loop that goes without one of them
+    The spec's `precision` is what `autocast` does; `clip_norm`, `schedule`, `warmup`
+    and `ema` are what `step` does, `loss` and `class_weights` what `row_losses` does. A loop that goes without one of them
     goes without what the spec says there.
     """
 

@@ -27,19 +27,18 @@ from .failures import last_line, lost
 from .job import TrainJob
 from .loop import fit
 from .mailbox import Beat, Letters, Mailbox
+from .placement import SPLITS, Rows, place_rows, shard_of
 from .result import FitResult, as_dict, from_dict
 from .session import Interrupted, pick_device
-from .shard import Shard
 from .watchdog import Watchdog, dump_on_signal, stack_file
 
 if TYPE_CHECKING:
     from raymill.data.prepare import Prepared
 
-SPLITS = ("train", "validation")
-Shards = Mapping[str, ray.data.Dataset]
 CHECKPOINTS = "checkpoints"
 INTERRUPTED = {"interrupted": True}
 BEAT_S = 1.0
+RESIZE_S = 10.0  # how often an elastic run looks for room for more workers
 POLL_S = 0.2  # how often events are fetched, and reports polled by Ray Train's controller
 DEFAULTS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": str(POLL_S),  # one report passes a poll; Ray waits 2 s
@@ -60,13 +59,14 @@ def train(job: TrainJob, prepared: Prepared, out: Path, notify: Notify = ignore)
         TrainingError: the loop's own (see `fit`), workers lost more than
             `training.max_failures` times, or fewer GPUs than `training.gpu: require` needs.
     """
-    return train_shards(job, shards(prepared, job.training.workers), _share(job), out, notify)
+    share = _share(job)
+    return train_rows(job, place_rows(prepared, job.training.workers, notify), share, out, notify)
 
 
-def train_shards(
-    job: TrainJob, parts: Shards, share: Share, out: Path, notify: Notify = ignore
+def train_rows(
+    job: TrainJob, rows: Rows, share: Share, out: Path, notify: Notify = ignore
 ) -> FitResult:
-    """`train` on rows that are split already, each worker with `share`."""
+    """`train` on rows that are placed already, each worker with `share`."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     if len(ray.nodes()) == 1:  # nobody drains the only node
@@ -74,9 +74,9 @@ def train_shards(
     out = out.absolute()
     mailbox = ray.remote(num_cpus=0, max_restarts=3)(Mailbox).remote()
     config = {"job": job.to_dict(), "folder": str(out), "threads": share.threads,
-              "mailbox": mailbox}
+              "mailbox": mailbox, "rows": rows.held}
     watchdog = Watchdog(job.training.watchdog, out, notify)
-    trainer = _trainer(job, config, share, parts, out)
+    trainer = _trainer(job, config, share, rows, out)
     try:
         with _quiet(), _listening(mailbox, watchdog, notify):
             value = _run(trainer, mailbox, notify)
@@ -113,13 +113,15 @@ def _run(trainer: TorchTrainer, mailbox: Any, notify: Notify) -> Any:
 
 
 def _trainer(
-    job: TrainJob, config: dict[str, Any], share: Share, parts: Shards, out: Path
+    job: TrainJob, config: dict[str, Any], share: Share, rows: Rows, out: Path
 ) -> TorchTrainer:
+    workers = job.training.workers
     return TorchTrainer(
         _work,
         train_loop_config=config,
         scaling_config=ScalingConfig(
-            num_workers=job.training.workers, use_gpu=share.gpus > 0,
+            num_workers=workers if isinstance(workers, int) else (workers.min, workers.max),
+            elastic_resize_monitor_interval_s=RESIZE_S, use_gpu=share.gpus > 0,
             resources_per_worker={"CPU": share.cpus,
                                   **({"GPU": share.gpus} if share.gpus else {})},
         ),
@@ -130,7 +132,7 @@ def _trainer(
                                          controller_failure_limit=3),
             callbacks=[_Teller(config["mailbox"])],
         ),
-        datasets=dict(parts),
+        datasets=rows.shares,
         dataset_config=ray.train.DataConfig(datasets_to_split=[]),
     )
 
@@ -164,7 +166,7 @@ def _share(job: TrainJob) -> Share:
     """An equal share of the cluster. Ray counts less than that for a worker: Ray Data's own tasks
     would wait for ever where no CPU is left."""
     resources, training = ray.cluster_resources(), job.training
-    needed = training.workers
+    needed = training.most_workers
     wanted = training.gpu != "never" and int(resources.get("GPU", 0)) >= needed
     gpu = wanted and usable_gpus()
     if training.gpu == "require" and not gpu:
@@ -176,6 +178,8 @@ def _share(job: TrainJob) -> Share:
     nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
     share = training.cpus_per_worker or even_share(nodes, needed)
     counted = training.cpus_per_worker or (share - 1 if share >= 2 else share / 2)
+    if not isinstance(training.workers, int):
+        counted = max(1, int(share))  # Ray's elastic groups need whole ones
     return Share(threads=max(1, int(share)), cpus=counted, gpus=1 if gpu else 0)
 
 
@@ -186,21 +190,6 @@ def even_share(nodes: Sequence[float], workers: int) -> float:
     fitting = [share for share in shares
                if sum(int(cpus / share + 1e-9) for cpus in nodes) >= workers]
     return max(fitting, default=1.0)
-
-
-def shards(prepared: Prepared, workers: int) -> Shards:
-    """`<split>-<rank>`: contiguous shares of the rows, no row lost and none twice.
-
-    Split here, before the workers hold the CPUs that splitting takes.
-    """
-    made: dict[str, ray.data.Dataset] = {}
-    for split in SPLITS:
-        whole = prepared.tensor_dataset(split).materialize()
-        rows = whole.count()
-        cuts = [rows * rank // workers for rank in range(1, workers)]
-        parts = whole.split_at_indices(cuts) if cuts else [whole]
-        made |= {f"{split}-{rank}": part for rank, part in enumerate(parts)}
-    return made
 
 
 @contextmanager
@@ -290,10 +279,11 @@ def _work(config: dict[str, Any]) -> dict[str, Any] | None:
     ray.get(mailbox.send.remote(Event("place", {
         "rank": rank, "gpus": [int(gpu) for gpu in ray.get_gpu_ids()],
         "device": str(session.device)})))
-    train_rows, validation_rows = (_shard(split, rank, job.training.seed) for split in SPLITS)
+    train_shard, validation = (
+        shard_of(config["rows"], split, rank, job.training.seed) for split in SPLITS)
     with dump_on_signal(stack_file(out, rank)):
         try:
-            result = fit(job, train_rows, validation_rows, session, mailbox.send.remote)
+            result = fit(job, train_shard, validation, session, mailbox.send.remote)
         except Interrupted:
             return INTERRUPTED
         except RaymillError as error:
@@ -304,11 +294,3 @@ def _work(config: dict[str, Any]) -> dict[str, Any] | None:
         finally:
             ray.get(mailbox.rest.remote())
     return as_dict(result)
-
-
-def _shard(split: str, rank: int, seed: int) -> Shard:
-    """A rank's rows, in whole blocks; its seed is its own, so that ranks draw other orders."""
-    blocks = ray.train.get_dataset_shard(f"{split}-{rank}").iter_batches(
-        batch_size=None, batch_format="numpy", prefetch_batches=0
-    )
-    return Shard(list(blocks), seed * 4099 + rank)

@@ -41,8 +41,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 def out_of_memory(job: TrainJob, got: str, rows: int | None = None) -> TrainingError:
     """Memory ran out. `rows` is what a worker's batch had, where it is known."""
     training = job.training
-    each = f", {rows} rows on each of {training.workers} workers" if rows else ""
-    half = f" (to {rows * training.workers // 2})" if rows and rows > 1 else ""
+    each = f", {rows} rows on each of {training.most_workers} workers" if rows else ""
+    half = f" (to {rows * training.most_workers // 2})" if rows and rows > 1 else ""
     return TrainingError(Problem(
         rule=f"a step must fit in memory (training.batch_size is {training.batch_size}{each})",
         got=got,

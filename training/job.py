@@ -13,10 +13,12 @@ from raymill.errors import Problem, SpecError
 from .auto import AUTO, without_choice
 from .objective import DEFAULT_METRIC, METRICS
 from .params import INPUTS, needed
+from .rules import task_problems
 from .spec import ModelSpec, TrainingSpec
 
 # A run goes on when they change.
-EXECUTION = {"max_failures", "cpus_per_worker", "workers", "checkpoint_every", "watchdog"}
+EXECUTION = {"max_failures", "cpus_per_worker", "workers", "strategy", "guard_every",
+             "checkpoint_every", "watchdog"}
 MEANS = {"table": "a column of numbers or categories", "text": "a text column",
          "image": "an image column"}
 
@@ -85,8 +87,10 @@ def make_job(
     """Fill in what the spec leaves to the data: the family, its defaults, the metric.
 
     Raises:
-        SpecError: the family can't take these inputs.
+        SpecError: the family can't take these inputs, or the task not this training.
     """
+    if problems := task_problems(training, schema.task, schema.classes):
+        raise SpecError(problems)
     family = without_choice(schema, training) if model.family == AUTO else model.family
     _check_inputs(family, schema)
     if family == "gbdt" and training.gpu == "require":

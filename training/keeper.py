@@ -14,6 +14,7 @@ from .checkpoint import MODEL, OPTIMIZER, RANKS, Progress
 from .parallel import gather_rows
 from .randomness import capture, replay
 from .shelf import Shelf
+from .strategy import load_weights_into, whole_tensor
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -56,20 +57,20 @@ class Keeper(Shelf):
     def _restore(self, path: Path, progress: Progress) -> bool:
         """Whether what comes is bitwise what would have come without the interruption."""
         trainer = self.trainer
-        trainer.model.load_state_dict(checkpoint.read_group(path, MODEL))
+        load_weights_into(trainer.model, checkpoint.read_group(path, MODEL))
         checkpoint.load_optimizer(trainer.optimizer, checkpoint.read_group(path, OPTIMIZER))
         for name, part in self.parts.items():
             part.load_state_dict({**progress.facts.get(name, {}),
                                   **checkpoint.read_group(path, name)})
         same_batches = trainer.feed.goes_on(progress.position)
         ranks = checkpoint.read_group(path, RANKS)
-        rank = trainer.session.rank
-        if same_batches and progress.position.stretches:
+        rank, same = trainer.session.rank, progress.setting == trainer.progress.setting
+        if same_batches and same and progress.position.stretches:
             replay(ranks["random"][rank], trainer.session.device)
             trainer.total.copy_(ranks["total"][rank])
-        elif rank == 0 and progress.position.stretches:
-            trainer.total.copy_(ranks["total"].sum())
-        same = progress.setting == trainer.progress.setting
+        elif progress.position.stretches:
+            trainer.feed.resumed = False  # the random state is drawn anew
+            trainer.total.copy_(ranks["total"].sum() if rank == 0 else torch.zeros(()))
         return same_batches and same and trainer.session.device.type == "cpu"
 
     def save(self) -> None:
@@ -82,15 +83,24 @@ class Keeper(Shelf):
         if self._folder is None:
             return
         trainer.progress.position = trainer.feed.position
-        ranks = self._of_every_rank()
-        groups: dict[str, Mapping[str, Tensor]] = {
-            MODEL: trainer.model.state_dict(), RANKS: ranks,
-            OPTIMIZER: checkpoint.optimizer_tensors(trainer.optimizer)}
+        groups = {MODEL: self._whole(trainer.model.state_dict()), RANKS: self._of_every_rank(),
+                  OPTIMIZER: self._whole(checkpoint.optimizer_tensors(trainer.optimizer))}
         for name, part in self.parts.items():
             state = part.state_dict()
-            groups[name] = {k: v for k, v in state.items() if isinstance(v, Tensor)}
-            trainer.progress.facts[name] = {k: v for k, v in state.items() if k not in groups[name]}
+            tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)}
+            trainer.progress.facts[name] = {k: v for k, v in state.items() if k not in tensors}
+            groups[name] = self._whole(tensors)
         self.put(groups, trainer.progress)
+
+    def _whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors with all their parts, on the rank that writes; one after the other goes to
+        its main memory, so that no GPU needs room for all."""
+        kept = {}
+        for name, tensor in tensors.items():
+            whole = whole_tensor(tensor)
+            if self.session.rank == 0:
+                kept[name] = whole if whole is tensor else whole.cpu()
+        return kept
 
     def _of_every_rank(self) -> dict[str, Tensor]:
         """Random state and loss so far, `[ranks, ...]`."""

@@ -54,5 +54,5 @@ def _run(trainer: Trainer, job: TrainJob) -> None:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        rows = trainer.feed.sizes[trainer.session.rank]
+        rows = trainer.feed.most
         raise out_of_memory(job, last_line(error), rows) from error

@@ -6,9 +6,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
-from torch import Tensor, nn
-
-from raymill.errors import Problem, TrainingError
+from torch import Tensor
 
 
 def gather_counts(rows: int, world_size: int, device: torch.device) -> list[int]:
@@ -36,28 +34,6 @@ def gather_rows(rows: Tensor, counts: list[int]) -> NDArray[np.generic]:
     parts = [torch.empty_like(padded) for _ in counts]
     dist.all_gather(parts, padded)
     return np.concatenate([p[:n].cpu().numpy() for p, n in zip(parts, counts, strict=True)])
-
-
-def check_equal(model: nn.Module, world_size: int, device: torch.device) -> None:
-    """Every rank must hold the same parameters.
-
-    Raises:
-        TrainingError: names the ranks that differ from rank 0.
-    """
-    if world_size == 1:
-        return
-    with torch.no_grad():
-        digest = torch.stack([
-            part for p in model.parameters()
-            for part in (p.detach().double().sum(), p.detach().double().abs().sum())
-        ]).to(device)
-    digests = [torch.empty_like(digest) for _ in range(world_size)]
-    dist.all_gather(digests, digest)
-    apart = [rank for rank, other in enumerate(digests) if not torch.equal(other, digests[0])]
-    if apart:
-        raise TrainingError(Problem(rule="every worker must hold the same parameters",
-                                    got=f"others on rank {', '.join(map(str, apart))}",
-                                    cure="A parameter is outside the model, or changed by hand."))
 
 
 def from_rank_zero(values: list[int], world_size: int, device: torch.device) -> list[int]:

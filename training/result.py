@@ -19,6 +19,7 @@ class FitResult:
         checkpoint: of the best epoch; None where the session keeps none.
         resumes: where the run was taken up again, as `{epoch, steps, exact}`; `exact` is `bitwise`
             (as if never interrupted) or `samples` (every row once an epoch).
+        offset: what the model's output is corrected by (see `balance`); empty: nothing.
         weights: of the best epoch, where the session keeps no checkpoints.
     """
 
@@ -28,6 +29,7 @@ class FitResult:
     history: list[dict[str, float]]
     checkpoint: Path | None
     resumes: list[dict[str, Any]] = field(default_factory=list)
+    offset: tuple[float, ...] = ()
     weights: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
 
@@ -35,10 +37,12 @@ def as_dict(result: FitResult) -> dict[str, Any]:
     """`result` as JSON-serialisable data, without the weights."""
     checkpoint = str(result.checkpoint) if result.checkpoint else None
     return {"best": result.best, "best_epoch": result.best_epoch, "epochs": result.epochs,
-            "history": result.history, "checkpoint": checkpoint, "resumes": result.resumes}
+            "history": result.history, "checkpoint": checkpoint, "resumes": result.resumes,
+            "offset": list(result.offset)}
 
 
 def from_dict(state: Mapping[str, Any]) -> FitResult:
     """What `as_dict` gave."""
     path = state["checkpoint"]
-    return FitResult(**{**state, "checkpoint": Path(path) if path else None})
+    return FitResult(**{**state, "checkpoint": Path(path) if path else None,
+                        "offset": tuple(state["offset"])})

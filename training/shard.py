@@ -1,14 +1,17 @@
-"""One worker's rows, in an order that (seed, epoch) decides."""
+"""Rows of tensors, in an order that (seed, epoch) decides."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from .balance import resampled
 
 Block = Mapping[str, NDArray[np.generic]]
 Batch = dict[str, Tensor]
@@ -31,7 +34,12 @@ def equal_steps(counts: Sequence[int], batch_size: int) -> tuple[int, list[int]]
     wanted = max(1, -(-sum(counts) // batch_size))
     sizes = [max(1, -(-count // wanted)) for count in counts]
     # Sizes are rounded up, so the rows may be taken in fewer steps than were wanted.
-    return max(-(-c // size) for c, size in zip(counts, sizes, strict=True)), sizes
+    return steps_of(counts, sizes), sizes
+
+
+def steps_of(counts: Sequence[int], sizes: Sequence[int]) -> int:
+    """The steps until no rank has rows left."""
+    return max(-(-count // size) for count, size in zip(counts, sizes, strict=True))
 
 
 def step_rows(step: int, counts: Sequence[int], sizes: Sequence[int]) -> int:
@@ -51,34 +59,63 @@ class Shard:
     """The rows of some blocks as tensors by name, `target` among them.
 
     One block is used where it lies (zero-copy from the object store); several are joined once.
+
+    Attributes:
+        shared: every worker holds these same rows, and takes its part of each global batch; else
+            they are this worker's alone.
+        taken: rows of an epoch; others than `rows` where classes are resampled.
     """
 
-    def __init__(self, blocks: Sequence[Block], seed: int = 0) -> None:
+    def __init__(self, blocks: Sequence[Block], seed: int = 0, *, shared: bool = False) -> None:
         filled = [block for block in blocks if len(block[TARGET])]
-        self.seed = seed
+        self.seed, self.shared = seed, shared
+        self._rates: Tensor | None = None
         self.tensors: Batch = {}
         for name in filled[0] if filled else ():
             parts = [as_tensor(block[name]) for block in filled]
             self.tensors[name] = parts[0] if len(parts) == 1 else torch.cat(parts)
-        self.rows = len(self.tensors[TARGET]) if filled else 0
+        self.rows = self.taken = len(self.tensors[TARGET]) if filled else 0
+
+    @property
+    def bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    def on(self, device: torch.device) -> Shard:
+        """The same rows and order, on `device`."""
+        other = copy(self)
+        other.tensors = {name: tensor.to(device) for name, tensor in self.tensors.items()}
+        return other
+
+    def resample(self, rates: Tensor) -> None:
+        """From now on an epoch takes a row of class k `rates[k]` times."""
+        self._rates = rates
+        self.taken = len(resampled(self.tensors[TARGET], rates, torch.Generator()))
 
     def order(self, epoch: int, stretch: int = 0, left: Tensor | None = None) -> Tensor:
         """The rows of an epoch in their order; of those in `left` only, in a further stretch."""
+        if self._rates is not None:
+            draw = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+            rows = resampled(self.tensors[TARGET], self._rates, draw)
+            return rows[permutation(len(rows), self.seed, epoch, stretch)]
         if left is None:
             return permutation(self.rows, self.seed, epoch, stretch)
         return left[permutation(len(left), self.seed, epoch, stretch)]
 
     def batches(
         self, epoch: int, batch_size: int, *, shuffle: bool = True, start: int = 0,
-        stretch: int = 0, left: Tensor | None = None,
+        stretch: int = 0, left: Tensor | None = None, rank: int = 0, ranks: int = 1,
     ) -> Iterator[Batch]:
-        """Batches of at most `batch_size` rows, each row once, from position `start` (in rows)."""
+        """Batches of at most `batch_size` rows, each row once, from position `start` (in rows).
+
+        With several `ranks` the batches are global: those of all ranks, in order, make them up.
+        """
         order = self.order(epoch, stretch, left) if shuffle else None
         rows = self.rows if order is None else len(order)
-        for low in range(start, rows, batch_size):
-            high = min(low + batch_size, rows)
+        for first in range(start, rows, batch_size):
+            size = min(batch_size, rows - first)
+            low, high = first + size * rank // ranks, first + size * (rank + 1) // ranks
             if order is None:
                 yield {name: tensor[low:high] for name, tensor in self.tensors.items()}
             else:
-                chosen = order[low:high]
+                chosen = order[low:high].to(self.tensors[TARGET].device)
                 yield {name: t.index_select(0, chosen) for name, t in self.tensors.items()}

@@ -127,10 +127,12 @@ class Shelf:
             self.close()
 
 
-def setting_of(device: torch.device, world_size: int) -> dict[str, Any]:
+def setting_of(
+    device: torch.device, world_size: int, strategy: str = "ddp"
+) -> dict[str, Any]:
     """What two processes must share for the same sums of floats."""
     return {"device": device.type, "workers": world_size, "threads": torch.get_num_threads(),
-            "torch": torch.__version__}
+            "torch": torch.__version__, **({"strategy": strategy} if world_size > 1 else {})}
 
 
 def _forget_best(progress: Progress, number: int, metric: str) -> None:

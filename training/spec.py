@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from raymill.specs import Duration, Part
+from raymill.specs import Duration, Part, PlacedError
 
 from .params import FAMILY_PARAMS, is_factory
 
@@ -54,29 +54,58 @@ class ModelSpec(Part):
         return FAMILY_PARAMS[family].model_validate(self.params).model_dump()
 
 
+class Workers(Part):
+    """A range: as many workers as the cluster has room for, more or fewer while the run goes on."""
+
+    min: Annotated[int, Field(ge=1, le=4096)] = 1
+    max: Annotated[int, Field(ge=1, le=4096)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Workers:
+        if self.min > self.max:
+            raise PlacedError(f"min must not be above max ({self.max}), but got {self.min}", "min")
+        return self
+
+
 class TrainingSpec(Part):
     """How the model is trained.
 
     `batch_size` is global: over all workers. `auto` grows with the data, from 32 to 1024 rows
-    (256 images). `checkpoint_every` is a number of steps or a duration (like 5m) between
-    checkpoints within an epoch; each epoch's end is one anyway, and `auto` adds one every 5
-    minutes. `watchdog` is how long a worker's steps may stop before it is restarted; `auto` is
-    30s, or 20 of its steps if that is longer.
+    (256 images), and on a GPU as far as it fits. `checkpoint_every` is a number of steps or a
+    duration (like 5m) between checkpoints within an epoch; each epoch's end is one anyway, and
+    `auto` adds one every 5 minutes. `watchdog` is how long a worker's steps may stop before it is
+    restarted; `auto` is 30s, or 20 of its steps if that is longer. A key that would do nothing
+    beside the others is refused.
     """
 
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 20
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    accumulate: Annotated[int, Field(ge=1, le=4096)] = 1  # parts that a batch is computed in
+    optimizer: Literal["adamw", "sgd", "muon"] = "adamw"
     lr: Annotated[float, Field(gt=0, le=10)] = 2e-3
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 1e-2
-    schedule: Literal["constant", "cosine"] = "cosine"
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None = None  # None: 0.9 for sgd, 0.95 for muon
+    nesterov: bool | None = None  # None: for muon only
+    schedule: Literal["constant", "linear", "cosine", "one_cycle", "plateau"] = "cosine"
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.3  # share of all steps
     clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    loss: Literal["auto", "cross_entropy", "focal", "mse", "mae", "huber", "quantile"] = "auto"
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    focal_gamma: Annotated[float, Field(ge=0, le=10)] | None = None  # None: 2
+    huber_delta: Annotated[float, Field(gt=0)] | None = None  # None: 1 standard deviation
+    quantile: Annotated[float, Field(gt=0, lt=1)] | None = None  # None: 0.5
     class_weights: Literal["none", "balanced"] | dict[str, float] = "none"
+    resample: Literal["none", "balanced"] = "none"
+    prior_correction: bool | None = None  # None: where rows are resampled
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # decay of the weights' average
     patience: Annotated[int, Field(ge=1)] | None = 6  # epochs without a better validation metric
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    workers: Annotated[int, Field(ge=1, le=4096)] = 1
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    compile: bool = False  # torch.compile, where it works
+    workers: Annotated[int, Field(ge=1, le=4096)] | Workers = 1
+    strategy: Literal["ddp", "fsdp"] = "ddp"
     cpus_per_worker: Annotated[float, Field(gt=0)] | None = None  # None: an equal share
     gpu: Literal["auto", "never", "require"] = "auto"
+    guard_every: Annotated[int, Field(ge=1)] | None = 100  # steps between looks at all workers
     max_failures: Annotated[int, Field(ge=0)] = 3
     checkpoint_every: Literal["auto"] | Annotated[int, Field(ge=1)] | Duration = "auto"
     watchdog: Literal["auto", "off"] | Duration = "auto"
@@ -90,8 +119,58 @@ class TrainingSpec(Part):
             name for name, field in type(self).model_fields.items()
             if getattr(self, name) != field.get_default(call_default_factory=True))
 
+    @property
+    def most_workers(self) -> int:
+        return self.workers if isinstance(self.workers, int) else self.workers.max
+
+    @property
+    def fewest_workers(self) -> int:
+        return self.workers if isinstance(self.workers, int) else self.workers.min
+
     @model_validator(mode="after")
     def _loop_names_code(self) -> TrainingSpec:
         if self.loop is not None and not is_factory(self.loop):
-            raise ValueError(f"training.loop must be package.module:loop, but got {self.loop!r}")
+            raise PlacedError(f"must be package.module:loop, but got {self.loop!r}", "loop")
+        return self
+
+    @model_validator(mode="after")
+    def _no_idle_key(self) -> TrainingSpec:
+        """A key that belongs to others is refused where it would do nothing."""
+        balanced = self.class_weights != "none" or self.resample != "none"
+        for key, idle, belongs in (
+            ("momentum", self.momentum is not None and self.optimizer == "adamw",
+             "it is for optimizer sgd and muon"),
+            ("nesterov", self.nesterov is not None and self.optimizer == "adamw",
+             "it is for optimizer sgd and muon"),
+            ("focal_gamma", self.focal_gamma is not None and self.loss != "focal",
+             "it is for loss: focal"),
+            ("huber_delta", self.huber_delta is not None and self.loss != "huber",
+             "it is for loss: huber"),
+            ("quantile", self.quantile is not None and self.loss != "quantile",
+             "it is for loss: quantile"),
+            ("label_smoothing",
+             self.label_smoothing > 0 and self.loss not in ("auto", "cross_entropy"),
+             "it is for the cross entropy of classes"),
+            ("prior_correction", self.prior_correction is not None and not balanced,
+             "it takes back what class_weights or resample did"),
+        ):
+            if idle:
+                raise PlacedError(f"{key} does nothing here: {belongs}", key)
+        return self
+
+    @model_validator(mode="after")
+    def _together(self) -> TrainingSpec:
+        """Keys that can't be had together."""
+        if self.resample != "none" and self.class_weights != "none":
+            raise PlacedError("take one of resample and class_weights: either balances the classes",
+                              "resample")
+        if self.nesterov and self.momentum == 0:
+            raise PlacedError("nesterov needs a momentum above 0", "nesterov")
+        if self.optimizer == "muon" and self.strategy == "fsdp":
+            raise PlacedError("muon needs whole matrices, which fsdp parts; take adamw or sgd, or "
+                              "strategy ddp", "optimizer")
+        if self.compile and self.strategy == "fsdp":
+            raise PlacedError("compile and strategy fsdp can't be had together", "compile")
+        if self.loop is not None and self.accumulate > 1:
+            raise PlacedError("a loop of one's own parts its batches itself", "accumulate")
         return self

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from .finite import LossGuard, NotFiniteError, first_bad, first_bad_gradient, is_finite
+from .ema import Ema
+from .finite import LossGuard, NotFiniteError, first_bad, first_bad_gradient
 from .job import TrainJob
-from .losses import row_losses
+from .losses import RowLosses
 from .precision import Precision
 from .schedules import learning_rate
 from .session import Session
 from .shard import TARGET, Batch
+from .strategy import Strategy, whole_tensor
+
+
+def unmarked(part: str) -> None:
+    """The `mark` of a run that nobody profiles."""
 
 
 @dataclass
@@ -21,20 +29,30 @@ class Stepper:
     """Takes the steps of a run.
 
     Attributes:
-        model: the module itself. wrapped: the same, for data parallelism.
-        weights: of the classes `[K]`; None: all rows weigh the same.
+        model: the module itself. strategy: how the workers hold it; steps go through it.
+        losses: of rows. weights: of the classes `[K]`; None: all rows weigh the same.
         steps: those of the whole run, for the schedule.
+        ema: takes in the weights after every step.
+        rate_share: what is left of the schedule's learning rate.
+        mark: hears which part of the step begins.
     """
 
     job: TrainJob
     session: Session
     model: nn.Module
-    wrapped: nn.Module
+    strategy: Strategy
     optimizer: torch.optim.Optimizer
     precision: Precision
+    losses: RowLosses
     weights: Tensor | None
     steps: int
+    ema: Ema | None = None
+    rate_share: float = 1.0
+    mark: Callable[[str], None] = unmarked
     guard: LossGuard = field(default_factory=LossGuard)
+
+    def __post_init__(self) -> None:
+        self._parameters = [p for p in self.model.parameters() if p.requires_grad]
 
     def step(self, number: int, batch: Batch, rows: int, *, idle: bool = False) -> Tensor:
         """Step `number` of the run on this rank's part of a global batch of `rows` rows; the sum
@@ -43,34 +61,96 @@ class Stepper:
         The loss is scaled by the rows of all ranks, so that uneven shards weigh each row alike. A
         rank that has run out of rows is `idle`: it takes part with rows of weight zero.
         """
-        if idle:
-            self.wrapped.eval()  # the row must not touch batch statistics
         self.optimizer.zero_grad(set_to_none=True)
+        scale = self.session.world_size / rows
+        summed: list[Tensor] = []
+        parts = list(self._parts(batch, idle))
+        for place, (part, spare) in enumerate(parts, 1):
+            with self.strategy.syncing(place == len(parts)):
+                summed.append(self._backward(part, scale, spare))
+        self._descend(number)
+        return summed[0] if len(summed) == 1 else torch.stack(summed).sum()
+
+    def _parts(self, batch: Batch, idle: bool) -> Iterator[tuple[Batch, bool]]:
+        """The batch in as many parts as on every other rank, and which of them only take part."""
+        wanted = self.job.training.accumulate
+        if wanted == 1:
+            yield batch, idle
+            return
+        rows = 0 if idle else len(batch[TARGET])
+        for place in range(wanted):
+            low, high = rows * place // wanted, rows * (place + 1) // wanted
+            if low == high:
+                yield {name: tensor[:1] for name, tensor in batch.items()}, True
+            else:
+                yield {name: tensor[low:high] for name, tensor in batch.items()}, False
+
+    def _backward(self, batch: Batch, scale: float, spare: bool) -> Tensor:
+        """Add the gradients of some rows; the sum of their losses."""
+        module = self.strategy.module
+        if spare:
+            module.eval()  # the row must not touch batch statistics
+        self.mark("forward")
         with self.precision():
-            output = self.wrapped(batch)
-        summed = self.weighted(output, batch[TARGET]).sum() * (0.0 if idle else 1.0)
+            output = module(batch)
+        summed = self.weighted(output, batch[TARGET]).sum()
         if (late := self.guard.late(summed)) is not None:
-            raise (NotFiniteError("the loss", late=late) if late else
-                   first_bad(self.model, batch, self.job.schema))
-        self.descend(summed * (self.session.world_size / rows), number)
-        if idle:
-            self.wrapped.train()
-        return summed.detach().double()
+            if late or not self.strategy.whole:  # the batch is gone, or others must take part
+                raise NotFiniteError("the loss", late=late)
+            raise first_bad(self.model, batch, self.job.schema)
+        self._add_gradients(summed * (0.0 if spare else scale))
+        if spare:
+            module.train()
+        return summed.detach() * (0.0 if spare else 1.0)
+
+    def _add_gradients(self, loss: Tensor) -> None:
+        self.mark("backward")
+        scaler = self.precision.scaler
+        (scaler.scale(loss) if scaler is not None else loss).backward()
 
     def weighted(self, output: Tensor, target: Tensor) -> Tensor:
         """The loss `[B]` of each row, times its class's weight."""
-        losses = row_losses(output, target, self.job.schema)
+        losses = self.losses(output, target)
         return losses if self.weights is None else losses * self.weights[target]
 
-    def descend(self, loss: Tensor, number: int) -> None:
-        """Backward, and an optimizer step at the learning rate of step `number`."""
-        training = self.job.training
-        loss.backward()
+    def own_step(self, number: int, loss: Tensor) -> None:
+        """Step `number` from the mean loss of this rank's rows."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self._add_gradients(loss)
+        self._descend(number)
+
+    def _descend(self, number: int) -> None:
+        """An optimizer step along the gradients, at the learning rate of step `number`."""
+        self.mark("optimizer")
+        training, scaler = self.job.training, self.precision.scaler
         if training.clip_norm is not None:
-            norm = nn.utils.clip_grad_norm_(self.model.parameters(), training.clip_norm)
-            if norm.device.type == "cpu" and not is_finite(norm):
-                raise first_bad_gradient(self.model)
-        rate = learning_rate(training, number, self.steps)
+            if scaler is not None:
+                scaler.unscale_(self.optimizer)
+            self._clip(training.clip_norm)
+        rate = learning_rate(training, number, self.steps) * self.rate_share
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.optimizer.step()
+        if scaler is not None:
+            scaler.step(self.optimizer)  # left out where gradients overflowed
+            scaler.update()
+        else:
+            self.optimizer.step()
+        if self.ema is not None:
+            self.ema.update()
+        self.mark("other")
+
+    def _clip(self, limit: float) -> None:
+        """Shorten the gradients to a norm of `limit`, where they are longer.
+
+        On the CPU the norm is looked at: it is there, and most steps have nothing to shorten.
+        """
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        norm = whole_tensor(nn.utils.get_total_norm(gradients))
+        if norm.is_cuda:
+            nn.utils.clip_grads_with_norm_(self._parameters, limit, norm)
+            return
+        length = norm.item()
+        if not math.isfinite(length):
+            raise first_bad_gradient(self.model)
+        if length > limit:
+            torch._foreach_mul_(gradients, limit / length)

@@ -4,35 +4,43 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from itertools import pairwise
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from raymill.errors import Problem, TrainingError
 from raymill.events import Event, Notify
 from raymill.failpoints import failpoint
 
-from .balance import class_weights
-from .batching import batch_rows
+from .balance import Balance, make_balance
+from .batching import batch_rows, largest_fitting, most_rows, step_attempt
 from .cadence import Cadence, Order
 from .checkpoint import Progress, at
-from .evaluating import evaluate
+from .compiling import compile_or_warn
+from .ema import Ema
+from .evaluating import Evaluator
 from .feed import Feed
 from .finite import NotFiniteError, stopped
+from .guard import check_alike, parameter_digests
 from .job import TrainJob
-from .keeper import Keeper, Stateful
+from .keeper import Keeper
+from .losses import training_losses, validation_losses
 from .model import build_model
+from .moving import moved, on_device_if_small
 from .optim import make_optimizer
-from .parallel import check_equal, from_rank_zero, gather_counts, sum_over_ranks
+from .parallel import from_rank_zero, gather_counts, sum_over_ranks
 from .precision import make_precision
 from .randomness import reseed
 from .result import FitResult
+from .schedules import plateau_share
 from .session import Interrupted, Session
 from .shard import TARGET, Batch, Shard
 from .shelf import setting_of
 from .stepper import Stepper
+from .strategy import make_strategy, whole_weights
 
 
 class Trainer:
@@ -42,50 +50,95 @@ class Trainer:
         self, job: TrainJob, train: Shard, validation: Shard, session: Session, notify: Notify
     ) -> None:
         self.job, self.session, self.notify = job, session, notify
-        self.train, self.validation = train, validation
-        device, world = session.device, session.world_size
-        self.counts = gather_counts(train.rows, world, device)
-        self.validation_counts = gather_counts(validation.rows, world, device)
-        if min(self.counts) == 0 or sum(self.validation_counts) == 0:
-            raise TrainingError(Problem(
-                rule="every worker needs a training row, and there must be validation rows",
-                got=f"{sum(self.counts)} training and {sum(self.validation_counts)} validation "
-                    f"rows for {world} workers", cure="Lower training.workers."))
+        device, world, training = session.device, session.world_size, job.training
+        self.train, self.validation = on_device_if_small(train, device), validation
+        self.balance = self._balance()
+        if self.balance.rates is not None:
+            if world > 1 and not train.shared:
+                raise TrainingError(Problem(
+                    rule="training.resample needs rows that fit in the object store of every node",
+                    cure="Take class_weights, or give Ray more object store memory."))
+            self.train.resample(self.balance.rates)
+        self.precision = make_precision(training, device)
+        self.losses = training_losses(training, job.schema)
         self.model = build_model(job).to(device)
-        self.optimizer = make_optimizer(self.model, job.training)
-        self.feed = Feed(train, session, batch_rows(job.training, sum(self.counts), job.schema))
-        self.progress = Progress(identity=job.identity(sum(self.counts)),
-                                 setting=setting_of(device, world))
+        self.feed = Feed(self.train, session, self._batch_rows())
+        self.evaluator = self._evaluator(validation)
+        if training.compile:
+            compile_or_warn(self.model, self.to_device(self.first_row()), self.precision, notify)
+        self.progress = Progress(identity=job.identity(self.feed.rows),
+                                 setting=setting_of(device, world, training.strategy))
+        self._guard("at the start", parameter_digests(self.model))
+        self.strategy = make_strategy(training.strategy, self.model, world, device)
+        self.wrapped = self.strategy.module
+        self.optimizer = make_optimizer(self.model, training)
+        self.ema = Ema(self.model, training.ema) if training.ema is not None else None
         self.total = torch.zeros((), dtype=torch.float64, device=device)
         self.best_weights: dict[str, Tensor] = {}
-        parts: dict[str, Stateful] = {}
-        self.keeper = Keeper(self, parts)
+        parts = {"ema": self.ema, "scaler": self.precision.scaler}
+        self.keeper = Keeper(self, {name: part for name, part in parts.items() if part is not None})
         self.keeper.take_up()
-        self.cadence = Cadence(job.training.checkpoint_every, session)
-        self.wrapped = self._wrap()
+        self.cadence = Cadence(training.checkpoint_every, session)
         self.stepper = Stepper(
-            job, session, self.model, self.wrapped, self.optimizer,
-            make_precision(job.training, device), self._class_weights(),
-            self.feed.steps * job.training.epochs)
+            job, session, self.model, self.strategy, self.optimizer, self.precision, self.losses,
+            self.balance.weights, self.feed.steps * training.epochs, self.ema)
 
-    def _wrap(self) -> nn.Module:
-        device, world = self.session.device, self.session.world_size
-        if world == 1:
-            return self.model
-        check_equal(self.model, world, device)
-        return DistributedDataParallel(
-            self.model, device_ids=[device.index] if device.type == "cuda" else None)
-
-    def _class_weights(self) -> Tensor | None:
-        schema, spec = self.job.schema, self.job.training.class_weights
-        if spec == "none":
-            return None
+    def _balance(self) -> Balance:
+        schema, training, session = self.job.schema, self.job.training, self.session
+        if training.class_weights == training.resample == "none":
+            return Balance()
         counts = torch.zeros(len(schema.classes or ()) or 1, dtype=torch.float64)
-        if schema.classes is not None:
-            counts += torch.bincount(self.train.tensors[TARGET], minlength=len(schema.classes))
-        total = sum_over_ranks(counts.to(self.session.device), self.session.world_size).cpu()
-        weights = class_weights(spec, total, schema)
-        return weights.to(self.session.device) if weights is not None else None
+        if schema.classes is not None and self.train.rows:
+            targets = self.train.tensors[TARGET].cpu()
+            counts += torch.bincount(targets, minlength=len(schema.classes))
+        if not self.train.shared:
+            counts = sum_over_ranks(counts.to(session.device), session.world_size).cpu()
+        return make_balance(training, counts, schema).on(session.device)
+
+    def _batch_rows(self) -> int:
+        """Rows of a global batch, the same on every rank."""
+        training, session = self.job.training, self.session
+        counts = gather_counts(self.train.taken, session.world_size, session.device)
+        rows = counts[0] if self.train.shared else sum(counts)
+        size = batch_rows(training, rows, self.job.schema)
+        if session.device.type != "cuda" or training.batch_size != "auto" or min(counts) == 0:
+            return size
+        attempt = step_attempt(self.model, self.train, self.losses, self.precision)
+        parts = session.world_size * training.accumulate
+        found = largest_fitting(size, most_rows(rows), lambda whole: attempt(-(-whole // parts)))
+        return min(gather_counts(found, session.world_size, session.device))
+
+    def _evaluator(self, validation: Shard) -> Evaluator:
+        """Shares the validation rows out.
+
+        Raises:
+            TrainingError: there are none, or a worker has no row to train on.
+        """
+        rank, world = self.session.rank, self.session.world_size
+        if validation.shared:
+            cuts = [validation.rows * place // world for place in range(world + 1)]
+            counts = [high - low for low, high in pairwise(cuts)]
+            first = cuts[rank]
+        else:
+            counts, first = gather_counts(validation.rows, world, self.session.device), 0
+        if min(self.feed.shares) == 0 or self.feed.rows < world or sum(counts) == 0:
+            raise TrainingError(Problem(
+                rule="every worker needs a training row, and there must be validation rows",
+                got=f"{self.feed.rows} training and {sum(counts)} validation "
+                    f"rows for {world} workers", cure="Lower training.workers."))
+        return Evaluator(
+            validation, first, counts, rank, self.first_row(), self.job.schema, self.precision,
+            validation_losses(self.job.training, self.job.schema), self.alive, self.balance.offset)
+
+    def _guard(self, when: str, facts: Mapping[str, int]) -> None:
+        """Every worker must be where the others are."""
+        session = self.session
+        check_alike({"step": self.progress.step, **facts}, session.world_size, session.device, when)
+
+    def _guard_parameters(self, when: str) -> None:
+        """Copies of the model must have stayed alike; parts of one can't differ."""
+        if self.session.world_size > 1:
+            self._guard(when, parameter_digests(self.model) if self.strategy.whole else {})
 
     @property
     def done(self) -> bool:
@@ -99,13 +152,10 @@ class Trainer:
             began = time.perf_counter()
             loss = self.train_epoch()
             took = time.perf_counter() - began
-            self.finish_epoch({"train_loss": loss, "rows_per_s": sum(self.counts) / took})
+            self.finish_epoch({"train_loss": loss, "rows_per_s": self.feed.rows / took})
 
     def to_device(self, batch: Batch) -> Batch:
-        device = self.session.device
-        if device.type == "cpu":
-            return batch
-        return {name: t.pin_memory().to(device, non_blocking=True) for name, t in batch.items()}
+        return moved(batch, self.session.device)
 
     def batches(self) -> Iterator[Batch | None]:
         """This rank's batches of what is left of the epoch, not yet on its device; None where
@@ -113,6 +163,11 @@ class Trainer:
         epoch, feed = self.progress.epoch, self.feed
         fresh = not feed.resumed
         steps = feed.begin(epoch)
+        if self.session.world_size > 1:
+            self._guard(f"in epoch {epoch + 1}", {"row order": feed.order_digest(epoch)})
+        self.stepper.rate_share = plateau_share(
+            self.job.training, [row[f"val_{self.job.metric}"] for row in self.progress.history],
+            self.job.maximize)
         if fresh:  # else the random state is the checkpoint's
             reseed(self.job.training.seed, self.session.rank, epoch, feed.number)
         if feed.position.steps == 0:
@@ -121,13 +176,18 @@ class Trainer:
         self.cadence.restart()
         batches = feed.batches(epoch)
         for _ in range(steps):
-            yield next(batches, None)
+            self.stepper.mark("data")
+            batch = next(batches, None)
+            yield batch if batch is not None and len(batch[TARGET]) else None
             feed.stretch.steps += 1
             self._between_steps()
 
     def _between_steps(self) -> None:
         """Keep a checkpoint when one is due, and stop when that is asked for."""
         self.keeper.check()
+        every = self.job.training.guard_every
+        if every is not None and self.progress.step % every == 0:
+            self._guard_parameters(f"after step {self.progress.step}")
         order = self.cadence.step()
         if order != Order.GO_ON:
             self.keeper.save()
@@ -137,10 +197,10 @@ class Trainer:
     def train_epoch(self) -> float:
         """One pass over all ranks' rows; the mean loss of a row."""
         for batch in self.batches():
-            self.total += self._step(batch)
-        return float(sum_over_ranks(self.total.clone(), self.session.world_size)) / sum(self.counts)
+            self.total += self.train_step(batch)
+        return float(sum_over_ranks(self.total.clone(), self.session.world_size)) / self.feed.rows
 
-    def _step(self, batch: Batch | None) -> Tensor:
+    def train_step(self, batch: Batch | None) -> Tensor:
         """The next step of the epoch; the sum of this rank's row losses."""
         given = self.to_device(self.first_row() if batch is None else batch)
         try:
@@ -157,9 +217,8 @@ class Trainer:
 
     def own_step(self, loss: Tensor) -> None:
         """A step of a loop of the user's own, from this rank's mean loss."""
-        self.optimizer.zero_grad(set_to_none=True)
         try:
-            self.stepper.descend(loss, self.progress.step)
+            self.stepper.own_step(self.progress.step, loss)
         except NotFiniteError as error:
             raise self._not_finite(error) from None
         self.progress.step += 1
@@ -171,16 +230,21 @@ class Trainer:
 
     def evaluate(self) -> dict[str, float]:
         """`val_loss` and every metric of the task on all ranks' validation rows."""
-        return evaluate(self.model, self.validation, self.validation_counts, self.job.schema,
-                        self.stepper.precision, self.alive)
+        with self._exported():
+            return self.evaluator(self.model)
 
     def alive(self) -> None:
         """Tell that this rank got on, outside of a step."""
         self.session.alive(self.cadence.typical)
 
+    def _exported(self) -> AbstractContextManager[None]:
+        """Where the model has the weights that are evaluated and exported."""
+        return self.ema.swapped() if self.ema is not None else nullcontext()
+
     def finish_epoch(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Count the epoch, evaluate, keep a checkpoint, report."""
         progress = self.progress
+        self._guard_parameters(f"after epoch {progress.epoch + 1}")
         self.feed.finish()
         progress.epoch += 1
         rate = self.optimizer.param_groups[0]["lr"]
@@ -196,8 +260,9 @@ class Trainer:
             progress.best, progress.best_epoch, progress.stale = value, progress.epoch, 0
             progress.best_checkpoint = self.keeper.number
             if self.session.folder is None:
-                self.best_weights = {n: t.detach().cpu().clone()
-                                     for n, t in self.model.state_dict().items()}
+                with self._exported():
+                    self.best_weights = {n: t.detach().cpu().clone()
+                                         for n, t in whole_weights(self.model).items()}
         else:
             progress.stale += 1
         self.keeper.save()
@@ -227,5 +292,5 @@ class Trainer:
             best=best, best_epoch=progress.best_epoch, epochs=progress.epoch,
             history=progress.history, weights=self.best_weights,
             checkpoint=at(folder, progress.best_checkpoint) if folder else None,
-            resumes=progress.resumes,
+            resumes=progress.resumes, offset=self.balance.offset,
         )

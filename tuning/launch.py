@@ -12,10 +12,11 @@ import ray
 from raymill.errors import UsageError
 from raymill.events import Notify, note
 from raymill.training.devices import usable_gpus
-from raymill.training.distributed import Share, shards
+from raymill.training.distributed import Share
+from raymill.training.placement import place_rows
 
 from .capacity import Plan
-from .nested import ShardHolder, nested
+from .nested import RowsHolder, nested
 from .orphans import settle
 from .trial import Holder, Trainable, trainable
 
@@ -48,8 +49,8 @@ def launched(
         return
     share = Share(threads=max(1, int(plan.cpu)), cpus=plan.cpu, gpus=plan.gpu,
                   backend="gloo" if counted_only else None)
-    parts = shards(prepared, plan.workers)
-    with _held(ShardHolder.remote(parts)) as holder:  # type: ignore[attr-defined]
+    rows = place_rows(prepared, plan.workers, notify)
+    with _held(RowsHolder.remote(rows)) as holder:  # type: ignore[attr-defined]
         try:
             yield nested(holder, folder, share)
         finally:

@@ -11,21 +11,22 @@ import torch
 
 from raymill.errors import TrainingError
 from raymill.events import Event
-from raymill.training.distributed import Share, train_shards
+from raymill.training.distributed import Share, train_rows
 from raymill.training.job import TrainJob
+from raymill.training.placement import Rows
 
 from .trial import Trainable, TrialSession, own_folder, place
 
 
 @ray.remote(num_cpus=0)
-class ShardHolder:
-    """Holds the ranks' shares of the rows, split once for all trials; they go when it does."""
+class RowsHolder:
+    """Holds the rows, placed once for all trials; they go when it does."""
 
-    def __init__(self, shards: dict[str, Any]) -> None:
-        self._shards = shards
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
 
-    def shards(self) -> dict[str, Any]:
-        return self._shards
+    def rows(self) -> Rows:
+        return self._rows
 
 
 def nested(holder: Any, folder: Path, share: Share) -> Trainable:
@@ -51,7 +52,7 @@ def nested(holder: Any, folder: Path, share: Share) -> Trainable:
                 session.report(event.data["metrics"])
 
         try:
-            train_shards(job, ray.get(holder.shards.remote()), share, own, tell)
+            train_rows(job, ray.get(holder.rows.remote()), share, own, tell)
         except TrainingError as error:
             return session.ended(error)
         return session.ended()

@@ -100,14 +100,15 @@ def estimate(
             note(notify, f"one row of an epoch takes {row_s * 1e6:.1f} microseconds")
             _, evaluate_s = _timed(lambda: evaluate(predictor, data, spec.objective, job.metric))
         request_ms = _request(predictor, data)
+    workers = job.training.fewest_workers
     epoch_s = row_s * (data.rows["train"] + data.rows["validation"])
     parts = [Part("start", started, "Ray, measured"), Part("data", data_s, "measured")]
     if spec.tuning.trials:
         parts.append(_search(spec.tuning, job.training.epochs, stages["search"], epoch_s, worker_s))
     parts += [
-        Part("train", TRAIN_STARTS * worker_s + job.training.epochs * epoch_s / job.training.workers,
+        Part("train", TRAIN_STARTS * worker_s + job.training.epochs * epoch_s / workers,
              f"{TRAIN_STARTS} starts of {worker_s:.1f} s, {job.training.epochs} epochs of "
-             f"{epoch_s:.2f} s over {job.training.workers} workers"),
+             f"{epoch_s:.2f} s over {workers} workers"),
         Part("evaluate", evaluate_s, "measured, baselines and intervals included"),
     ]
     processes = max(_processes(stages.get("search")), _processes(stages["train"]) + TRAIN_STARTS)

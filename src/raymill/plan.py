@@ -130,7 +130,7 @@ def _search(
 def _train(
     training: TrainingSpec, nodes: Sequence[Resources], problems: list[Problem]
 ) -> StagePlan:
-    workers, cpus, gpus = training.workers, _sum(nodes, "CPU"), _sum(nodes, "GPU")
+    workers, cpus, gpus = training.fewest_workers, _sum(nodes, "CPU"), _sum(nodes, "GPU")
     on_gpu = training.gpu != "never" and gpus >= workers
     if training.gpu == "require" and gpus < workers:
         problems.append(Problem(

@@ -16,6 +16,7 @@ from raymill.evaluation.rules import Bound, parse_gate
 from raymill.spec import Spec
 from raymill.training.objective import METRICS
 from raymill.training.params import is_factory
+from raymill.training.rules import task_problems
 
 MAX_FILES = 2000
 
@@ -93,14 +94,7 @@ def check_task(spec: Spec, contract: Contract) -> list[Problem]:
                 cure=f"Take one of {', '.join(fit)}.")
         for place, metric in asked.items() if metric is not None and metric not in fit
     ]
-    weights = spec.training.class_weights
-    if task == "regression" and weights != "none":
-        problems.append(Problem(rule="training.class_weights needs a class task", got=task))
-    unknown = sorted(set(weights) - set(classes or ())) if isinstance(weights, dict) else []
-    if unknown and classes:
-        problems.append(Problem(rule="training.class_weights names classes of the target",
-                                got=", ".join(unknown),
-                                cure=f"The classes are {', '.join(classes)}."))
+    problems += task_problems(spec.training, task, classes)
     if is_factory(spec.model.family) and spec.tuning.trials and not spec.tuning.space:
         problems.append(Problem(
             rule=f"no search space is known for the model {spec.model.family}",

@@ -15,17 +15,17 @@ import ray.data
 import torch
 from ray.data.block import BlockAccessor
 
-from raymill.errors import TrainingError
+from raymill.errors import SpecError, TrainingError
 from raymill.events import Event
-from raymill.training.batching import batch_rows
 from raymill.training.checkpoint import load_weights, newest_good, of_epoch, read_progress
-from raymill.training.distributed import shards, train
+from raymill.training.distributed import train
 from raymill.training.loop import fit
+from raymill.training.placement import own_shares
 from raymill.training.session import InlineSession
 from raymill.training.shard import Shard
 
 from .samples import Block, block, job
-from .test_parallel import EXACT, Joined
+from .test_parallel import EXACT
 
 pytestmark = [
     pytest.mark.usefixtures("ray_local"),
@@ -38,6 +38,12 @@ class Tensors:
     """What `train` takes of prepared data."""
 
     blocks: dict[str, list[Block]]
+
+    def tensors(self, split: str) -> list[ray.ObjectRef[Block]]:
+        return [ray.put(part) for part in self.blocks[split]]
+
+    def tensor_bytes(self, split: str) -> int:
+        return sum(array.nbytes for part in self.blocks[split] for array in part.values())
 
     def tensor_dataset(self, split: str) -> ray.data.Dataset:
         made = [BlockAccessor.batch_to_arrow_block(part) for part in self.blocks[split]]
@@ -57,8 +63,8 @@ def joined(given: Any, split: str) -> Block:
 
 def test_shards_hold_every_row_once_in_order() -> None:
     given = data()
-    made = shards(given, 3)
-    got = [made[f"train-{rank}"].take_batch(1000)["numeric"] for rank in range(3)]
+    shards = own_shares(given, 3)
+    got = [shards[f"train-{rank}"].take_batch(1000)["numeric"] for rank in range(3)]
     assert [len(part) for part in got] == [33, 34, 34]
     assert np.array_equal(np.concatenate(got), joined(given, "train")["numeric"])
 
@@ -67,12 +73,8 @@ def test_two_workers_train_as_one_on_the_same_batches(tmp_path: Path) -> None:
     given, events = data(), list[Event]()
     result = train(job(**EXACT, workers=2, cpus_per_worker=1), given, tmp_path / "two",
                    events.append)
-    whole = joined(given, "train")
-    parts = [Shard([{n: a[low:high] for n, a in whole.items()}], rank)
-             for rank, (low, high) in enumerate([(0, 50), (50, 101)])]
-    alone = job(**EXACT)
-    one_worker = Joined(parts, batch_rows(alone.training, 101, alone.schema))
-    fit(alone, one_worker, Shard([joined(given, "validation")]), InlineSession(tmp_path / "one"))
+    fit(job(**EXACT), Shard([joined(given, "train")]), Shard([joined(given, "validation")]),
+        InlineSession(tmp_path / "one"))
     one = load_weights(of_epoch(tmp_path / "one", 3))
     two = load_weights(of_epoch(tmp_path / "two" / "checkpoints", 3))
     assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
@@ -84,6 +86,26 @@ def test_two_workers_train_as_one_on_the_same_batches(tmp_path: Path) -> None:
                   events.append)
     assert again == result
     assert not [event for event in events if event.kind == "epoch"]
+
+
+def test_a_range_of_workers_takes_what_there_is(tmp_path: Path) -> None:
+    elastic = job(**EXACT, workers={"min": 1, "max": 2})
+    history = train(elastic, data(), tmp_path / "two").history
+    alone = train(job(**EXACT), data(), tmp_path / "one").history
+    assert [row["train_loss"] for row in history] == pytest.approx(
+        [row["train_loss"] for row in alone], abs=1e-5)
+
+
+def test_rows_too_many_for_the_object_store_are_shared_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raymill.training.placement.ROOM", 0)
+    events: list[Event] = []
+    result = train(job(epochs=1), data(), tmp_path, events.append)
+    assert result.epochs == 1
+    assert any("a share of its own" in str(event.data) for event in events)
+    with pytest.raises(SpecError, match="object store"):
+        train(job(workers={"min": 1, "max": 2}), data(), tmp_path)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_says_so(tmp_path: Path) -> None:

@@ -33,7 +33,8 @@ class Joined(Shard):
         self.steps = -(-self.rows // batch_size)
 
     def batches(self, epoch: int, batch_size: int, *, shuffle: bool = True, start: int = 0,
-                stretch: int = 0, left: torch.Tensor | None = None) -> Iterator[Batch]:
+                stretch: int = 0, left: torch.Tensor | None = None, rank: int = 0, ranks: int = 1
+                ) -> Iterator[Batch]:
         feeds = [p.batches(epoch, -(-p.rows // self.steps), shuffle=shuffle) for p in self.parts]
         for _ in range(self.steps):
             got = [batch for feed in feeds if (batch := next(feed, None)) is not None]
