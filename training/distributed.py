@@ -198,7 +198,10 @@ def _listening(mailbox: Any, watchdog: Watchdog, notify: Notify) -> Iterator[Non
     ended = threading.Event()
 
     def fetch() -> Letters:
-        letters: Letters = ray.get(mailbox.fetch.remote())
+        try:
+            letters: Letters = ray.get(mailbox.fetch.remote())
+        except ray.exceptions.RayActorError:
+            return Letters([], {})  # it starts again, without what it held
         for event in letters.events:
             notify(event)
         return letters
