@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+from pydantic import ValidationError
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from raymill.errors import RaymillError
 from raymill.events import Event, Notify, warn
 from raymill.training.job import TrainJob
 
+from .budget import Budget
+from .fields import Space
 from .ledger import Ledger
+from .measures import MEASURES
+from .own import Callback
+from .pruning import Pruner
 from .records import State, TrialRecord
-from .spec import TuningSpec
+from .space import decode
 from .trial import EPOCH, FAILED, FINISHED, METRICS, OBJECTIVE, PLACE
 
 MakeJob = Callable[[dict[str, Any]], TrainJob]
@@ -32,20 +40,60 @@ class _NotInSnapshots:
         return {}
 
 
+@dataclass
+class Teller:
+    """Closes trials in the ledger, and tells everybody."""
+
+    ledger: Ledger
+    budget: Budget
+    space: Space
+    notify: Notify
+    callbacks: Sequence[Callback] = ()
+
+    def running(self, number: int, drawn: dict[str, Any]) -> None:
+        tell_trial(self.notify, number, "running", decode(self.space, drawn))
+
+    def end(self, number: int, state: State, cause: str = "",
+            measures: Mapping[str, float] | None = None) -> None:
+        self.ended(self.ledger.end(number, state, cause, measures))
+
+    def ended(self, record: TrialRecord) -> None:
+        record = replace(record, params=decode(self.space, record.params))
+        tell_trial(self.notify, record.number, record.state, record.params, value=record.value,
+                   epoch=max(record.values, default=0), cause=record.cause or record.origin)
+        self.budget.news()
+        study = self.ledger.study
+        for callback in self.callbacks:
+            callback(study, study.get_trials()[record.number])
+        if study.stopped:
+            self.budget.stop("a callback")
+
+
 class LedgerSearcher(_NotInSnapshots, Searcher):  # type: ignore[misc]
     """Suggests what the ledger draws. Its state is the ledger's, so Tune has none to save."""
 
-    def __init__(self, ledger: Ledger, make_job: MakeJob, notify: Notify) -> None:
+    def __init__(self, ledger: Ledger, make_job: MakeJob, teller: Teller) -> None:
         super().__init__()
         self._ledger = ledger
         self._make_job = make_job
-        self._notify = notify
+        self._teller = teller
 
-    def suggest(self, trial_id: str) -> dict[str, Any]:
-        number, drawn = self._ledger.ask()
-        job = self._make_job(drawn)
-        tell_trial(self._notify, number, "running", drawn)
-        return {"number": number, "job": json.dumps(job.to_dict())}
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial that has to be run; one whose result is known is closed with it."""
+        while self._ledger.remaining and not self._teller.budget.ended_by:
+            number, drawn = self._ledger.ask()
+            if (known := self._ledger.repeat(number)) is not None:
+                self._teller.ended(known)
+                continue
+            try:
+                job = self._make_job(drawn)
+            except (ValidationError, RaymillError) as error:  # values that don't go together
+                self._teller.end(number, "failed", " ".join(str(error).split()))
+                continue
+            self._teller.running(number, drawn)
+            return {"number": number, "job": json.dumps(job.to_dict()),
+                    "epochs": job.training.epochs}
+        return Searcher.FINISHED
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -60,18 +108,18 @@ class LedgerSearcher(_NotInSnapshots, Searcher):  # type: ignore[misc]
 
 
 class Watch(_NotInSnapshots, tune.Callback):  # type: ignore[misc]
-    """Takes down what Tune sees, and tells it on; `tick` is called some times a second."""
+    """Takes down what Tune sees, and tells it on."""
 
-    def __init__(self, ledger: Ledger, metric: str, epochs: int, notify: Notify,
-                 tick: Callable[[], None]) -> None:
-        self._ledger = ledger
-        self._tick = tick
+    def __init__(self, metric: str, teller: Teller, sweep: Callable[[], None]) -> None:
         self._metric = metric
-        self._epochs = epochs
-        self._notify = notify
+        self._sweep = sweep
+        self._teller = teller
+        self._notify = teller.notify
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        self._tick()
+        """Called some times a second."""
+        self._teller.budget.tick()
+        self._sweep()
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -79,10 +127,13 @@ class Watch(_NotInSnapshots, tune.Callback):  # type: ignore[misc]
         if EPOCH not in result:
             return
         number, epoch, metrics = trial.config["number"], result[EPOCH], result[METRICS]
-        if not self._ledger.epoch(number, epoch, metrics[f"val_{self._metric}"]):
+        known = {name.removeprefix("val_"): value for name, value in metrics.items()
+                 if name.startswith("val_")}
+        if not self._teller.ledger.epoch(number, epoch, known[self._metric], known):
             return  # a second try tells the last epoch of the first one again
+        self._teller.budget.news()
         self._notify(Event("epoch", {
-            "trial": number, "epoch": epoch, "epochs": self._epochs, "metrics": metrics,
+            "trial": number, "epoch": epoch, "epochs": trial.config["epochs"], "metrics": metrics,
             "rows_per_s": metrics.get("rows_per_s"),
         }))
 
@@ -93,7 +144,7 @@ class Watch(_NotInSnapshots, tune.Callback):  # type: ignore[misc]
         state: State = "pruned"
         if FAILED in result:
             state = "failed"
-        elif FINISHED in result or result.get(EPOCH, 0) >= self._epochs:
+        elif FINISHED in result or result.get(EPOCH, 0) >= trial.config["epochs"]:
             state = "complete"
         self._end(trial, state, str(result.get(FAILED, "")))
 
@@ -107,23 +158,52 @@ class Watch(_NotInSnapshots, tune.Callback):  # type: ignore[misc]
         self._end(trial, "failed", cause_of(trial))
 
     def _end(self, trial: Any, state: State, cause: str) -> None:
-        if place := (trial.last_result or {}).get(PLACE):
+        number, result = trial.config["number"], trial.last_result or {}
+        if place := result.get(PLACE):
             place = {**place, "ended": time.time()}
-            self._ledger.place(trial.config["number"], place)
-            self._notify(Event("place", {"trial": trial.config["number"], **place}))
-        record = self._ledger.end(trial.config["number"], state, cause)
-        tell_record(self._notify, record)
+            self._teller.ledger.place(number, place)
+            self._notify(Event("place", {"trial": number, **place}))
+        self._teller.end(number, state, cause, result.get(MEASURES))
+
+
+class Ends(_NotInSnapshots, tune.Stopper):  # type: ignore[misc]
+    """Ends the search when a budget is used up."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return bool(self._budget.ended_by)
+
+
+class LedgerScheduler(_NotInSnapshots, FIFOScheduler):  # type: ignore[misc]
+    """Stops the trials that a pruner gives up, by what the ledger holds of them all."""
+
+    def __init__(self, ledger: Ledger, pruner: Pruner) -> None:
+        super().__init__()
+        self._ledger = ledger
+        self._pruner = pruner
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        value = result.get(OBJECTIVE, math.nan)
+        if EPOCH not in result or not math.isfinite(value):
+            return str(TrialScheduler.CONTINUE)
+        number, epoch = trial.config["number"], result[EPOCH]
+        known = self._ledger.rival(number)
+        if epoch in known.curve:  # told again by a second try
+            return str(TrialScheduler.CONTINUE)
+        rival = replace(known, curve={**known.curve, epoch: value})
+        stops = self._pruner.stops(rival, trial.config["epochs"], self._ledger.rivals(number))
+        return str(TrialScheduler.STOP if stops else TrialScheduler.CONTINUE)
 
 
 def tell_trial(notify: Notify, number: int, state: str, params: dict[str, Any], *,
                value: float | None = None, epoch: int = 0, cause: str = "") -> None:
     notify(Event("trial", {"number": number, "state": state, "value": value, "params": params,
                            "epoch": epoch, "cause": cause}))
-
-
-def tell_record(notify: Notify, record: TrialRecord) -> None:
-    tell_trial(notify, record.number, record.state, record.params, value=record.value,
-               epoch=max(record.values, default=0), cause=record.cause)
 
 
 def cause_of(trial: Any) -> str:
@@ -140,24 +220,3 @@ def cause_of(trial: Any) -> str:
     if "actor died" in last.lower() or "actor is dead" in last.lower():
         return "its process died (killed, or out of memory)"
     return last.strip().splitlines()[-1].strip()[:300]
-
-
-def scheduler(tuning: TuningSpec, epochs: int, maximize: bool,
-              past: list[TrialRecord]) -> TrialScheduler:
-    """ASHA over the best value so far, its rungs filled with the `past` trials' values."""
-    if tuning.scheduler == "none":
-        return FIFOScheduler()
-    better = max if maximize else min
-    asha = ASHAScheduler(
-        time_attr=EPOCH, metric=OBJECTIVE, mode="max" if maximize else "min", max_t=epochs,
-        grace_period=min(tuning.grace_epochs, epochs), reduction_factor=tuning.reduction_factor,
-        stop_last_trials=False,  # the loop itself ends a trial after its last epoch
-    )
-    for record in past:
-        trial = SimpleNamespace(trial_id=f"past-{record.number}")
-        asha.on_trial_add(None, trial)
-        best: float | None = None
-        for epoch, value in sorted(record.values.items()):
-            best = value if best is None else better(best, value)
-            asha.on_trial_result(None, trial, {EPOCH: epoch, OBJECTIVE: best})
-    return asha

@@ -13,7 +13,7 @@ from raymill.training.params import FAMILY_PARAMS, follows, is_factory
 from raymill.training.spec import TrainingSpec
 from raymill.yamls import did_you_mean
 
-from .spec import Dimension
+from .spec import Dimension, TuningSpec
 
 FAMILY = "model.family"
 Space = Mapping[str, Dimension]
@@ -89,6 +89,19 @@ def _refuse_twice(space: Space, place: Place, above: frozenset[str]) -> None:
         for name in ({path} & above) | (below & (seen | space.keys())):
             raise PlacedError(f"{name} is searched twice", *place, path)
         seen |= below
+
+
+def check_points(tuning: TuningSpec) -> None:
+    """Refuse a stated point that names what a stated space does not search.
+
+    Raises:
+        PlacedError: at the field of the point.
+    """
+    known = sorted(set(_paths(tuning.space)))
+    for number, point in enumerate(tuning.points if known else ()):
+        for path in point.keys() - set(known):
+            raise PlacedError(f"{path} is not searched{did_you_mean(path, known)}",
+                              "tuning", "points", number, path)
 
 
 def _paths(space: Space) -> Iterator[str]:

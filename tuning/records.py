@@ -20,6 +20,9 @@ class TrialRecord:
     `value` is its best epoch's metric (None when it failed), `values` the metric by epoch,
     `cause` why it failed or was cut short, `place` where and when it computed: `gpus` (Ray's ids),
     `device` (torch's), `began` and `ended` in epoch seconds; empty when it never got to report.
+    `measures` are the validation metrics of that epoch and,
+    for a whole trial, what was measured of its model. `origin` says where its parameters or its
+    result come from, when no sampler drew them or nothing was trained.
     """
 
     number: int
@@ -30,6 +33,8 @@ class TrialRecord:
     seconds: float
     cause: str = ""
     place: dict[str, Any] = field(default_factory=dict)
+    measures: dict[str, float] = field(default_factory=dict)
+    origin: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -40,7 +45,9 @@ class SearchResult:
     """The winner, and every finished trial.
 
     `best_params` are dotted spec fields; `model` and `training` are the specs with them applied.
-    `resumed` counts the trials that an earlier, cut-off call had finished.
+    `resumed` counts the trials that an earlier, cut-off call had finished. `ended_by` is the budget
+    that ended the search, `study_path` the storage's file (of Postgres: the search's folder). Of several `objectives`, `front` has the numbers of the trials that none
+    other beats on all of them.
     """
 
     best_params: dict[str, Any]
@@ -55,6 +62,9 @@ class SearchResult:
     space: dict[str, Dimension]
     model: ModelSpec
     training: TrainingSpec
+    ended_by: str = ""
+    objectives: list[str] = field(default_factory=list)
+    front: list[int] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON."""
@@ -68,4 +78,5 @@ class SearchResult:
         }
 
 
-_PLAIN = ("best_params", "best_value", "best_trial", "metric", "maximize", "study_name", "resumed")
+_PLAIN = ("best_params", "best_value", "best_trial", "metric", "maximize", "study_name", "resumed",
+          "ended_by", "objectives", "front")

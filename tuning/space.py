@@ -47,7 +47,7 @@ def space_for(
     try:
         check_space(chosen, family)
     except PlacedError as error:
-        raise UsageError(f"{'.'.join(error.place)}: {error}", cure="Mend tuning.space.") from None
+        raise UsageError(f"{'.'.join(map(str, error.place))}: {error}", cure="Mend tuning.space.") from None
     return _typed(chosen, family)
 
 
@@ -149,6 +149,12 @@ def encode(space: Space, params: Mapping[str, Any]) -> dict[str, Any]:
         return label(params[path])
 
     return {name: chosen for name, _, chosen in active(space, choose)}
+
+
+def complete(space: Space, drawn: Mapping[str, Any]) -> bool:
+    """Whether every dimension of the branches taken has a value."""
+    names = [name for name, _, _ in active(space, lambda name, *_: drawn.get(name, ""))]
+    return all(name in drawn for name in names)
 
 
 def own_values(model: ModelSpec, training: TrainingSpec, family: str, space: Space) -> dict[str, Any]:

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import json
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
 
-from raymill.specs import Duration, Part
+from raymill.specs import Duration, Part, PlacedError
+from raymill.training.objective import METRICS
+from raymill.yamls import did_you_mean
+
+from .goals import Goal, Limit, Rule, as_goal, limit_text, parse_limit, parse_rule, rule_text
 
 
 def _scalar(text: str) -> Any:
@@ -107,10 +119,34 @@ def _check_options(options: list[Any]) -> None:
         seen.append(label(option))
 
 
+_PLAIN_STORAGES = ("journal", "sqlite")
+
+
+def _storage_text(text: str) -> str:
+    if text in _PLAIN_STORAGES:
+        return text
+    parts = urlsplit(text)
+    if parts.scheme.partition("+")[0] not in ("postgresql", "postgres"):
+        raise ValueError("tuning.storage is journal, sqlite or postgresql://user@host/database"
+                         f"{did_you_mean(text, _PLAIN_STORAGES)}")
+    if parts.password is not None or "password" in parts.query:
+        raise ValueError("a password must not stand in a spec, which every run keeps: put it into "
+                         "PGPASSWORD or ~/.pgpass and write postgresql://user@host/database")
+    return text
+
+
 class BudgetSpec(Part):
-    """Where the search stops, whichever comes first; `tuning.trials` counts too."""
+    """Where the search stops, whichever comes first; `tuning.trials` counts too.
+
+    `cpu_hours` and `gpu_hours` count what the trials hold while they run. `target` is a value of
+    the metric that is good enough, `plateau` a number of finished trials without a better one.
+    """
 
     wall: Duration | None = None
+    cpu_hours: Annotated[float, Field(gt=0)] | None = None
+    gpu_hours: Annotated[float, Field(gt=0)] | None = None
+    target: float | None = None
+    plateau: Annotated[int, Field(ge=1)] | None = None
 
 
 class TrialResources(Part):
@@ -126,17 +162,84 @@ class TrialResources(Part):
     data_cpu: Annotated[float, Field(ge=0)] = 0
 
 
+Sampler = Literal["tpe", "gp", "cmaes", "nsga2", "nsga3", "qmc", "random", "grid"]
+Scheduler = Literal["auto", "asha", "hyperband", "median", "pbt", "none"]
+
+
 class TuningSpec(Part):
-    """How hyperparameters are searched; `trials: 0` trains the spec's own values."""
+    """How hyperparameters are searched; `trials: 0` trains the spec's own values.
+
+    `scheduler: auto` is asha for one objective and none for several, where a trial that looks poor
+    on one may be the best on another.
+    """
 
     trials: Annotated[int, Field(ge=0, le=100_000)] = 8
     budget: BudgetSpec = BudgetSpec()
-    sampler: Literal["tpe", "random"] = "tpe"
-    scheduler: Literal["asha", "none"] = "asha"
+    sampler: Sampler = "tpe"
+    scheduler: Scheduler = "auto"
     grace_epochs: Annotated[int, Field(ge=1)] = 3
     reduction_factor: Annotated[float, Field(gt=1)] = 3
+    population: Annotated[int, Field(ge=2)] | None = None  # of pbt; None: 4 to 16, by trials
+    objectives: Annotated[
+        list[Annotated[Goal, BeforeValidator(as_goal)]], Field(max_length=4)
+    ] = Field(default_factory=list)  # empty: objective.metric
+    constraints: list[Annotated[str, AfterValidator(limit_text)]] = Field(default_factory=list)
+    choose: Annotated[str, AfterValidator(rule_text)] | None = None  # None: knee of several
     resources: TrialResources = TrialResources()
     concurrency: Annotated[int, Field(ge=1)] | None = None  # None: what the resources allow
     max_failures: Annotated[int, Field(ge=0)] = 1
+    storage: Annotated[str, AfterValidator(_storage_text)] = "journal"
+    warm_start: str = "none"  # previous, none, or the name of a study
+    points: list[dict[str, Any]] = Field(default_factory=list)  # tried first
     seed: Annotated[int, Field(ge=0)] = 0
     space: dict[str, Dimension] = Field(default_factory=dict)  # empty: the family's own
+
+    @property
+    def pruning(self) -> str:
+        """The scheduler that `auto` stands for, or the one that is named."""
+        several = len(self.objectives) > 1
+        return ("none" if several else "asha") if self.scheduler == "auto" else self.scheduler
+
+    @property
+    def limits(self) -> list[Limit]:
+        return [parse_limit(text) for text in self.constraints]
+
+    @property
+    def rule(self) -> Rule:
+        return parse_rule(self.choose or ("knee" if len(self.objectives) > 1 else "best"))
+
+    @model_validator(mode="after")
+    def _goals_fit(self) -> TuningSpec:
+        names = [goal.metric for goal in self.objectives]
+        if len(set(names)) < len(names):
+            raise PlacedError(f"objectives must differ, but got {', '.join(names)}", "objectives")
+        if names and names[0] not in METRICS:
+            raise PlacedError("the first objective is a validation metric, which the epochs of a "
+                              f"trial are judged by, but got {names[0]}", "objectives")
+        if len(names) > 1 and self.pruning != "none":
+            raise PlacedError(f"{self.scheduler} stops trials by one metric, so it can't be used "
+                              "with several objectives: take none", "scheduler")
+        if len(names) > 1 and self.sampler == "cmaes":
+            raise PlacedError("cmaes knows one objective only: take tpe, gp, nsga2 or nsga3",
+                              "sampler")
+        if self.rule.name is not None and self.rule.name not in names:
+            raise PlacedError(f"tuning.choose names one of the objectives ({', '.join(names)}), "
+                              f"but got {self.rule.name}", "choose")
+        if self.rule.kind != "best" and len(names) < 2:
+            raise PlacedError(f"{self.choose} chooses among several objectives", "choose")
+        return self
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> TuningSpec:
+        if self.population is not None and self.scheduler != "pbt":
+            raise PlacedError("a population is pbt's: set scheduler to pbt", "population")
+        if self.scheduler == "pbt" and self.trials and (self.population or 2) > self.trials:
+            raise PlacedError(f"the population of pbt is part of tuning.trials ({self.trials}), "
+                              f"but got {self.population}", "population")
+        if self.scheduler == "pbt" and self.sampler in ("grid", "cmaes", "gp", "nsga2", "nsga3"):
+            raise PlacedError("pbt draws its first generation only: take tpe, qmc or random",
+                              "sampler")
+        for index, point in enumerate(self.points):
+            if not point:
+                raise PlacedError("a point names at least one field", "points", index)
+        return self

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from raymill.errors import UsageError
 from raymill.evaluation.results import Evaluation
 from raymill.events import Notify, ignore
 from raymill.spec import Spec
 from raymill.training.profile import Profile
+from raymill.tuning.own import Callback, Own
+from raymill.tuning.storage import storage_in
+from raymill.tuning.study import Study
 
 from . import steps
 from .plan import cluster_nodes
 from .plan import make as make_plan
 from .results import RunResult, SearchOutcome, TrainOutcome
 from .workspace import workspace
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+    from ray.tune.schedulers import TrialScheduler
 
 
 def run(
@@ -52,11 +61,30 @@ def run(
 
 
 def tune(
-    spec: Spec, *, base: Path | None = None, home: Path | None = None, notify: Notify = ignore
-) -> SearchOutcome:
-    """The search alone. A later `run` or `tune` of the same spec finds its trials done."""
+    spec: Spec, *, base: Path | None = None, home: Path | None = None, notify: Notify = ignore,
+    callbacks: Sequence[Callback] = (), sampler: BaseSampler | None = None,
+    scheduler: TrialScheduler | None = None,
+) -> Study:
+    """The search alone. A later `run` or `tune` of the same spec finds its trials done.
+
+    Args:
+        spec, base, home, notify: as in `run`.
+        callbacks: each is called as `f(study, trial)` after a trial has ended; `study.stop()` ends
+            the search.
+        sampler: an Optuna sampler, in place of `tuning.sampler`.
+        scheduler: a Ray Tune scheduler, in place of `tuning.scheduler`; without metric and mode.
+
+    Raises:
+        RaymillError: with problems that the user can mend.
+    """
+    own = Own(tuple(callbacks), sampler, scheduler)
+    own.check()
+    if spec.tuning.trials == 0:
+        raise UsageError("a search needs at least one trial", cure="Set tuning.trials.")
     with workspace(spec, "tune", base, home, notify) as work:
-        return steps.search(work, steps.prepare_data(work))
+        found = steps.search(work, steps.prepare_data(work), own)
+    assert found.folder is not None, "a search has a folder"
+    return Study.of(found, storage_in(found.folder, spec.tuning.storage))
 
 
 def train(

@@ -89,6 +89,9 @@ def check_task(spec: Spec, contract: Contract) -> list[Problem]:
         rule = parse_gate(gate)
         if isinstance(rule, Bound) and rule.measure in METRICS:
             asked[f"the gate {gate!r}"] = rule.measure
+    judged = [goal.metric for goal in spec.tuning.objectives]
+    judged += [limit.name for limit in spec.tuning.limits]
+    asked |= {f"tuning's {name}": name for name in judged if name in METRICS}
     problems = [
         Problem(rule=f"{place} must be a metric for a {task} task", got=metric,
                 cure=f"Take one of {', '.join(fit)}.")

@@ -17,6 +17,8 @@ class SearchOutcome:
     """The best parameters found (dotted spec fields), their value, and every trial.
 
     `model` and `training` are the spec's parts with the best parameters in them; None: no search.
+    Of several `objectives`, `front` has the numbers of the trials that none other beats on all of
+    them. `ended_by` is the budget that ended the search; the study named `study` lies in `folder`.
     """
 
     metric: str
@@ -26,6 +28,12 @@ class SearchOutcome:
     importances: dict[str, float] = field(default_factory=dict)
     model: dict[str, Any] | None = None
     training: dict[str, Any] | None = None
+    objectives: list[str] = field(default_factory=list)
+    front: list[int] = field(default_factory=list)
+    ended_by: str = ""
+    study: str = ""
+    best_trial: int | None = None
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from raymill.specs import Part, PlacedError
 from raymill.tracking.spec import TrackingSpec
 from raymill.training.params import FAMILY_PARAMS, follows
 from raymill.training.spec import ModelSpec, TrainingSpec
-from raymill.tuning.fields import check_space
+from raymill.tuning.fields import check_points, check_space
 from raymill.tuning.spec import TuningSpec
 from raymill.yamls import Loader, Marks, Place, problems, read_yaml, walk
 
@@ -67,6 +67,15 @@ class Spec(Part):
     @model_validator(mode="after")
     def _space_names_fields(self) -> Spec:
         check_space(self.tuning.space, self.model.family)
+        check_points(self.tuning)
+        return self
+
+    @model_validator(mode="after")
+    def _one_metric(self) -> Spec:
+        goals, metric = self.tuning.objectives, self.objective.metric
+        if goals and metric is not None and goals[0].metric != metric:
+            raise PlacedError(f"the first objective is objective.metric ({metric}), but got "
+                              f"{goals[0].metric}", "tuning", "objectives", 0)
         return self
 
     @model_validator(mode="after")

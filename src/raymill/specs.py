@@ -20,7 +20,7 @@ class Part(BaseModel):
 class PlacedError(ValueError):
     """A rule over several fields that is broken at one of them: `place` leads there."""
 
-    def __init__(self, message: str, *place: str) -> None:
+    def __init__(self, message: str, *place: str | int) -> None:
         super().__init__(message)
         self.place = place
 

@@ -32,6 +32,7 @@ from raymill.training.profile import Profile
 from raymill.training.profile import profile as profile_job
 from raymill.training.spec import ModelSpec, TrainingSpec
 from raymill.tuning.importance import importances
+from raymill.tuning.own import Own
 from raymill.tuning.search import search as search_space
 from raymill.tuning.space import stated_fields
 
@@ -63,7 +64,9 @@ def summary(data: Prepared) -> dict[str, Any]:
 
 def metric_of(work: Work, data: Prepared) -> str:
     """The metric that is optimised."""
-    return work.spec.objective.metric or DEFAULT_METRIC[data.contract.task]
+    objectives = work.spec.tuning.objectives
+    stated = objectives[0].metric if objectives else work.spec.objective.metric
+    return stated or DEFAULT_METRIC[data.contract.task]
 
 
 def _inputs(work: Work, data: Prepared) -> dict[str, Any]:
@@ -72,38 +75,43 @@ def _inputs(work: Work, data: Prepared) -> dict[str, Any]:
             "code": code_digest(work.spec, work.base)}
 
 
-def search(work: Work, data: Prepared) -> SearchOutcome:
+def search(work: Work, data: Prepared, own: Own | None = None) -> SearchOutcome:
     """Search hyperparameters; the spec's own values when `tuning.trials` is 0."""
     spec, metric = work.spec, metric_of(work, data)
     if spec.tuning.trials == 0:
         return SearchOutcome(metric)
-    free = {"trials", "budget", "concurrency", "resources", "max_failures"}
+    own = own or Own()
+    free = {"trials", "budget", "concurrency", "resources", "max_failures", "storage", "choose"}
     inputs = {
         **_inputs(work, data),
         "model": spec.model.model_dump(mode="json"),
         "training": spec.training.model_dump(mode="json", exclude={*EXECUTION, "workers"}),
         "tuning": spec.tuning.model_dump(mode="json", exclude=free),
         "stated": sorted(stated_fields(spec.model, spec.training)),
+        "own": own.names(),
     }
 
     def build(folder: Path) -> dict[str, Any]:
         found = search_space(spec.model, spec.training, metric, spec.tuning, data, folder,
-                             work.notify, work.project)
+                             work.notify, work.project, name=spec.name,
+                             code=inputs["code"], own=own)
         return {
             "metric": metric, "best_params": found.best_params, "best_value": found.best_value,
             "trials": [trial.to_dict() for trial in found.trials],
             "importances": importances(found).shares,
             "model": found.model.model_dump(mode="json"),
             "training": found.training.model_dump(mode="json"),
+            "objectives": found.objectives, "front": found.front, "ended_by": found.ended_by,
+            "study": found.study_name, "best_trial": found.best_trial,
         }
 
     wanted = key_of(spec.tuning.model_dump(mode="json", include=free))
-    _, result = work.stages.run(
+    folder, result = work.stages.run(
         "search", inputs, build, mark=f"done-{wanted}", metric=metric,
         detail=lambda r: f"{len(r['trials'])} trials, best {metric} {r['best_value']:.4f}",
     )
     work.record("params", **result["best_params"])
-    return SearchOutcome(**result)
+    return SearchOutcome(**result, folder=folder)
 
 
 def train(work: Work, data: Prepared, found: SearchOutcome) -> TrainOutcome:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tuning_problem import project
 
-from raymill.tuning.ledger import journal
+from raymill.tuning.storage import held
 
 SCRIPT = """
 import json, sys
@@ -22,7 +22,7 @@ here, out, own = sys.argv[1:]
 sys.path.insert(0, here)
 from tuning_problem import FakePrepared
 from raymill.training.spec import ModelSpec, TrainingSpec
-from raymill.tuning import search as search_module
+from raymill.tuning import budget
 from raymill.tuning.search import search
 from raymill.tuning.spec import Dimension, TuningSpec
 
@@ -30,7 +30,7 @@ def notify(event):
     if event.kind == "trial":
         print(json.dumps(event.data), flush=True)
 
-search_module._SPEND_EVERY_S = 0.5
+budget._WRITE_EVERY_S = 0.5
 ray.init(address="local", num_cpus=2, log_to_driver=False, dashboard_host="127.0.0.1")
 result = search(
     ModelSpec(family="own:build"), TrainingSpec(epochs=4, patience=None, loop="own:slow"), None,
@@ -72,9 +72,9 @@ def test_a_killed_search_runs_no_finished_trial_again(tmp_path: Path) -> None:
     process.wait()
     process.stdout.close()
 
-    with journal(tmp_path / "out") as path:
-        spent = optuna.load_study(study_name=None, storage=storage(path)).user_attrs["spent_s"]
-    assert spent > 1  # the killed search's time counts
+    with held(tmp_path / "out", "journal") as book:
+        spent = optuna.load_study(study_name=None, storage=book).user_attrs["spent"]
+    assert spent["wall_s"] > 1  # the killed search's time counts
 
     resumed = start(tmp_path)
     output, _ = resumed.communicate(timeout=180)

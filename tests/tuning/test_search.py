@@ -6,12 +6,14 @@ from typing import Any
 
 import optuna
 import pytest
+from ray.tune.schedulers import FIFOScheduler
 from tuning_problem import FakePrepared, project
 
 from raymill.errors import TrainingError
 from raymill.events import Event
 from raymill.training.spec import ModelSpec, TrainingSpec
 from raymill.tuning.importance import importances
+from raymill.tuning.own import Own
 from raymill.tuning.records import SearchResult
 from raymill.tuning.search import search
 from raymill.tuning.spec import BudgetSpec, Dimension, TuningSpec
@@ -50,7 +52,7 @@ def test_a_search_tells_all_it_does_and_leaves_only_its_journal(
     assert sum(event.kind == "epoch" for event in events) == 12
     assert prepared.asked == ["train", "validation"]
     assert not (tmp_path / "out" / "scratch").exists()
-    backend = optuna.storages.journal.JournalFileBackend(str(result.study_path))
+    backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / "out" / "study.journal"))
     study = optuna.load_study(study_name=None, storage=optuna.storages.JournalStorage(backend))
     assert study.best_value == result.best_value
 
@@ -102,17 +104,20 @@ def test_a_search_whose_trials_all_fail_raises_their_cause(
         run(TuningSpec(trials=2, max_failures=0, space=space))
 
 
-def test_the_wall_budget_ends_a_search_within_a_report(
+def test_a_target_reached_ends_a_search_within_a_report(
     run: Callable[..., SearchResult], tmp_path: Path
 ) -> None:
-    tuning = TuningSpec(trials=50, concurrency=1, budget=BudgetSpec(wall="12s"), sampler="random",
+    tuning = TuningSpec(trials=50, concurrency=1, budget=BudgetSpec(target=0.6), sampler="random",
                         scheduler="none", space={"model.noise": NOISES})
     training = TrainingSpec(epochs=8, patience=None, loop="own:slow")
     result = run(tuning, training=training)
-    assert 1 <= len(result.trials) < 50
-    assert "cut short" in result.trials[-1].cause
+    assert result.ended_by.startswith("tuning.budget.target of 0.6")
+    *before, last = result.trials
+    assert (last.value or 0) >= 0.6
+    assert all((trial.value or 0) < 0.6 for trial in before)
+    assert "cut short by tuning.budget.target" in last.cause
     pids = (tmp_path / "own" / "pids").read_text().split()
-    assert len(pids) >= 2
+    assert len(pids) == len(result.trials)
     assert len(set(pids)) == 1  # the actor is used again
     assert run(tuning, training=training).trials == result.trials
 
@@ -127,3 +132,47 @@ def test_auto_tries_the_own_values_of_each_family_first(run: Callable[..., Searc
     assert "training.lr" not in second.params, "what the spec states is not searched"
     assert result.model.family == result.best_params["model.family"]
     assert any("gbdt, mlp" in event.data.get("text", "") for event in events)
+
+
+def test_a_choice_among_two_objectives_keeps_to_the_constraint(
+    run: Callable[..., SearchResult]
+) -> None:
+    seen: list[int] = []
+    sizes = {"linear": {}, "mlp": {"model.width": {"choice": [8, 512, 513]},
+                                   "model.numeric_embedding": {"choice": ["none"]}}}
+    tuning = TuningSpec.model_validate({
+        "trials": 5, "sampler": "grid", "objectives": ["roc_auc", "p99_latency_ms", "model_mb"],
+        "constraints": ["model_mb <= 1"], "choose": "best:model_mb",
+        "space": {"model.family": {"choice": sizes}}})
+    result = run(tuning, model=ModelSpec(family="linear"),
+                 own=Own(callbacks=[lambda study, trial: seen.append(trial.number)]))
+    assert sorted(seen) == [0, 1, 2, 3]
+    assert result.best_params == {"model.family": "linear"}
+    assert result.best_trial in result.front
+    by_size = sorted(result.trials, key=lambda trial: trial.measures["model_mb"])
+    assert [trial.params.get("model.width") for trial in by_size] == [None, 8, 512, 513]
+    assert not {trial.number for trial in by_size[2:]} & set(result.front)
+    assert all(trial.measures["p99_latency_ms"] >= trial.measures["p50_latency_ms"] > 0
+               for trial in result.trials)
+
+
+def test_a_callback_stops_a_search_and_an_own_sampler_draws_it(
+    run: Callable[..., SearchResult]
+) -> None:
+    class Fixed(optuna.samplers.RandomSampler):
+        def sample_independent(self, *_: Any) -> Any:
+            return 2.5
+
+    own = Own(callbacks=[lambda study, trial: study.stop()], sampler=Fixed(),
+              scheduler=FIFOScheduler())
+    result = run(TuningSpec(trials=5, concurrency=1, points=[{"model.noise": 1.5}],
+                            space={"model.noise": NOISES}), own=own)
+    assert result.ended_by == "a callback"
+    assert [trial.params["model.noise"] for trial in result.trials] == [1.5]
+    again = run(TuningSpec(trials=5, concurrency=1, points=[{"model.noise": 1.5}],
+                           space={"model.noise": NOISES}), own=Own(sampler=Fixed(),
+                                                                   scheduler=FIFOScheduler()))
+    values = [trial.params["model.noise"] for trial in again.trials]
+    assert values == [1.5, 2.5, 2.5, 2.5, 2.5]
+    assert [trial.origin for trial in again.trials[2:]] == ["known from trial 1"] * 3
+    assert again.ended_by == "tuning.trials"

@@ -1,15 +1,16 @@
 """Spaces go to Optuna and drawn values come back to the specs."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 from optuna.distributions import BaseDistribution
+from optuna.storages import InMemoryStorage
 
 from raymill.errors import UsageError
 from raymill.training.params import DEFAULT_SPACES
 from raymill.training.spec import ModelSpec, TrainingSpec
 from raymill.tuning.ledger import Ledger
+from raymill.tuning.objectives import Objectives
 from raymill.tuning.space import (
     decode,
     draw,
@@ -170,9 +171,10 @@ def test_options_that_can_t_be_told_apart_are_refused(options: list[Any]) -> Non
         Dimension(choice=options)
 
 
-def test_tpe_learns_in_the_branches(tmp_path: Path) -> None:
+def test_tpe_learns_in_the_branches() -> None:
     space = branching()
-    ledger = Ledger(tmp_path / "j", "s", False, TuningSpec(trials=30), space, [])
+    tuning = TuningSpec(trials=30)
+    ledger = Ledger(InMemoryStorage(), "s", Objectives.of("log_loss", tuning), tuning, space)
     for _ in range(30):
         number, drawn = ledger.ask()
         params = decode(space, drawn)

@@ -100,11 +100,15 @@ def tune_verb(options: argparse.Namespace) -> None:
     with progress as notify:
         from raymill.pipeline import tune
 
-        found = tune(spec, base=base, notify=notify)
+        found = tune(spec, base=base, notify=notify).outcome
     if options.json:
         emit_json({"ok": True, "metric": found.metric, "best_params": found.best_params,
-                   "best_value": found.best_value, "trials": found.trials})
+                   "best_value": found.best_value, "trials": found.trials,
+                   "best_trial": found.best_trial, "front": found.front, "study": found.study,
+                   "ended_by": found.ended_by})
         return
+    if found.front:
+        _print_front(found)
     sign = -1 if METRICS[found.metric].maximize else 1
     ordered = sorted(found.trials, key=lambda t: (t["value"] is None, sign * (t["value"] or 0)))
     emit_table("trials, best first", ["trial", "state", "epochs", found.metric, "parameters"], [
@@ -114,6 +118,16 @@ def tune_verb(options: argparse.Namespace) -> None:
         for t in ordered
     ])
     print("next: put the best into the spec, or: raymill run " + options.spec)
+
+
+def _print_front(found: Any) -> None:
+    """The trials that none other beats on every objective; the chosen one is marked."""
+    by_number = {trial["number"]: trial for trial in found.trials}
+    emit_table("Pareto front", ["trial", *found.objectives, "chosen"], [
+        [n, *(number(by_number[n]["measures"][name]) for name in found.objectives),
+         "*" if n == found.best_trial else ""]
+        for n in found.front
+    ])
 
 
 def evaluate_verb(options: argparse.Namespace) -> None:
