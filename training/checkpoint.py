@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +243,22 @@ def read_group(path: Path, group: str) -> dict[str, Tensor]:
     file = path / f"{group}.safetensors"
     tensors: dict[str, Tensor] = load_file(file) if file.exists() else {}
     return tensors
+
+
+def adopt(source: Path, folder: Path, identity: str) -> Path:
+    """Copy a good checkpoint into the `folder` of another run of that `identity`, which goes on from
+    its weights and its optimizer's state, without a best epoch yet."""
+    progress = replace(read_progress(source), best=None, best_epoch=0, best_checkpoint=0, stale=0,
+                       identity=identity)
+
+    def fill(temporary: Path) -> None:
+        for path in source.glob("*.safetensors"):
+            shutil.copyfile(path, temporary / path.name)
+        (temporary / "progress.json").write_text(progress.to_json())
+
+    whole = not progress.position.stretches
+    about = {"kind": "checkpoint", "number": 1, "epoch": progress.epoch, "whole": whole}
+    return write_folder(at(folder, 1), fill, about)
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,11 @@ from raymill.training.job import TrainJob
 from .budget import Budget
 from .fields import Space
 from .ledger import Ledger
-from .measures import MEASURES
 from .own import Callback
 from .pruning import Pruner
 from .records import State, TrialRecord
 from .space import decode
-from .trial import EPOCH, FAILED, FINISHED, METRICS, OBJECTIVE, PLACE
+from .trial import EPOCH, FAILED, FINISHED, MEASURES, METRICS, OBJECTIVE, PLACE
 
 MakeJob = Callable[[dict[str, Any]], TrainJob]
 
@@ -48,7 +47,7 @@ class Teller:
     budget: Budget
     space: Space
     notify: Notify
-    callbacks: Sequence[Callback] = ()
+    callbacks: list[Callback] = field(default_factory=list)
 
     def running(self, number: int, drawn: dict[str, Any]) -> None:
         tell_trial(self.notify, number, "running", decode(self.space, drawn))
@@ -81,6 +80,8 @@ class LedgerSearcher(_NotInSnapshots, Searcher):  # type: ignore[misc]
     def suggest(self, trial_id: str) -> Any:
         """The next trial that has to be run; one whose result is known is closed with it."""
         while self._ledger.remaining and not self._teller.budget.ended_by:
+            if not self._ledger.ready():
+                return None  # Tune asks again
             number, drawn = self._ledger.ask()
             if (known := self._ledger.repeat(number)) is not None:
                 self._teller.ended(known)
@@ -91,8 +92,9 @@ class LedgerSearcher(_NotInSnapshots, Searcher):  # type: ignore[misc]
                 self._teller.end(number, "failed", " ".join(str(error).split()))
                 continue
             self._teller.running(number, drawn)
+            segment = self._ledger.segment(number)
             return {"number": number, "job": json.dumps(job.to_dict()),
-                    "epochs": job.training.epochs}
+                    "epochs": segment.get("until", job.training.epochs), **segment}
         return Searcher.FINISHED
 
     def on_trial_complete(

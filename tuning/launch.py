@@ -16,6 +16,7 @@ from raymill.training.distributed import Share
 from raymill.training.placement import place_rows
 
 from .capacity import Plan
+from .measures import Meter
 from .nested import RowsHolder, nested
 from .orphans import settle
 from .trial import Holder, Trainable, trainable
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 @contextmanager
 def launched(
-    plan: Plan, prepared: Prepared, folder: Path, notify: Notify, *, keep: bool, require_gpu: bool
+    plan: Plan, prepared: Prepared, folder: Path, notify: Notify, meter: Meter, *,
+    keep: bool, require_gpu: bool,
 ) -> Iterator[Trainable]:
     """The trainable, the rows that all trials share in the object store while the block runs.
 
@@ -45,14 +47,14 @@ def launched(
     if plan.workers == 1:
         blocks = {split: list(prepared.tensors(split)) for split in ("train", "validation")}
         with _held(Holder.remote(blocks)) as holder:  # type: ignore[attr-defined]
-            yield trainable(holder, folder if keep else None, plan.cpu, plan.gpu)
+            yield trainable(holder, folder if keep else None, plan.cpu, plan.gpu, meter)
         return
     share = Share(threads=max(1, int(plan.cpu)), cpus=plan.cpu, gpus=plan.gpu,
                   backend="gloo" if counted_only else None)
     rows = place_rows(prepared, plan.workers, notify)
     with _held(RowsHolder.remote(rows)) as holder:  # type: ignore[attr-defined]
         try:
-            yield nested(holder, folder, share)
+            yield nested(holder, folder, share, meter)
         finally:
             settle()
 

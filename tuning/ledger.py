@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -22,6 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from .fields import Space
 from .objectives import Objectives
+from .population import Population
 from .pruning import Rival
 from .records import State, TrialRecord
 from .samplers import grid, sampler_for
@@ -34,7 +36,7 @@ _STATES: dict[TrialState, State] = {
     TrialState.PRUNED: "pruned",
     TrialState.FAIL: "failed",
 }
-_GOES_ALONG = ("origin", "generation", "member", "donor")  # with a trial that is run again
+_GOES_ALONG = ("origin", "segment")  # with a trial that is run again
 
 
 class Ledger:
@@ -52,7 +54,7 @@ class Ledger:
     def __init__(
         self, storage: BaseStorage, name: str, objectives: Objectives, tuning: TuningSpec,
         space: Space, points: Sequence[tuple[Mapping[str, Any], str]] = (),
-        sampler: BaseSampler | None = None,
+        sampler: BaseSampler | None = None, population: Population | None = None,
     ) -> None:
         """`points` are tried first, each with its origin; `sampler` is the user's own."""
         self._storage = storage
@@ -62,6 +64,7 @@ class Ledger:
         self._tuning = tuning
         self._space = space
         self._own_sampler = sampler
+        self._population = population
         self._grid = grid(space, tuning.seed) if tuning.sampler == "grid" else None
         self._live: dict[int, optuna.Trial] = {}
         self._metrics: dict[int, dict[str, float]] = {}  # of the best epoch, of what runs
@@ -106,18 +109,57 @@ class Ledger:
     def spend(self, total: Mapping[str, float]) -> None:
         self.study.set_user_attr("spent", {name: round(used, 3) for name, used in total.items()})
 
+    def ready(self) -> bool:
+        """Whether a trial can be asked for: a generation waits for the one before."""
+        return self._population is None or self._plan(self._population)
+
     def ask(self) -> tuple[int, dict[str, Any]]:
         """A new trial's number and drawn parameters."""
-        index = len(self._counted()) + len(self._live)
+        index = self._index()
         self.study.sampler = self._own_sampler or sampler_for(self._tuning, self._space, index)
         if self._grid is not None and not self._waiting():
             self.study.enqueue_trial(self._next_of_grid())
         with quiet():
             trial = self.study.ask()
             trial.set_user_attr("index", index)
+            if self._population is not None and "segment" not in trial.user_attrs:
+                trial.set_user_attr("segment", asdict(self._population.segment(index)))
             self._live[trial.number] = trial
             _ = trial.relative_params  # makes the sampler count a trial that is queued as its own
             return trial.number, draw(self._space, partial(_suggest, trial))
+
+    def _index(self) -> int:
+        """The place of the next trial in the order of asking."""
+        return len(self._counted()) + len(self._live)
+
+    def _plan(self, population: Population) -> bool:
+        """Queue what a member of a later generation does; False: the one before still runs."""
+        index = self._index()
+        if index < population.size or self._waiting():
+            return True
+        generation = index // population.size - 1
+        before = {
+            segment["member"]: self._record(trial) for trial in self._counted()
+            if (segment := trial.user_attrs.get("segment", {})).get("generation") == generation}
+        if len(before) < population.size:
+            return False
+        params, segment = population.next(index, before, self.objectives.maximize[0])
+        self.study.enqueue_trial(params, user_attrs={
+            "segment": asdict(segment), "origin": f"goes on from trial {segment.donor}"})
+        return True
+
+    def segment(self, number: int) -> dict[str, Any]:
+        """The share of the epochs that a trial of a population trains; empty: all of them."""
+        return dict(self._frozen(number).user_attrs.get("segment", {}))
+
+    def donors(self) -> list[int]:
+        """The trials of a population whose checkpoints may still be needed."""
+        segments = {t.number: s for t in (*self._counted(), *map(self._frozen, self._live))
+                    if (s := t.user_attrs.get("segment"))}
+        last = max((segment["generation"] for segment in segments.values()), default=0)
+        best = self.winner()
+        return [number for number, segment in segments.items()
+                if segment["generation"] >= last - 1 or (best and best.number == number)]
 
     def repeat(self, number: int) -> TrialRecord | None:
         """Close a trial with the result that its parameters had before; None: they are new."""
@@ -331,7 +373,7 @@ def _key(params: Mapping[str, Any]) -> str:
 def _whole(trial: FrozenTrial) -> bool:
     """Whether a trial's result is what its parameters give, not what a budget left of it."""
     return (trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-            and "cause" not in trial.user_attrs and "generation" not in trial.user_attrs)
+            and "cause" not in trial.user_attrs and "segment" not in trial.user_attrs)
 
 
 def _rival(trial: FrozenTrial) -> Rival:

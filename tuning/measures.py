@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -12,62 +12,53 @@ import ray
 import torch
 from torch import Tensor
 
+from raymill.training.checkpoint import load_weights
 from raymill.training.job import TrainJob
 from raymill.training.model import build_model
+from raymill.training.result import FitResult
 from raymill.training.shard import TARGET, as_tensor
-
-from .trial import FINISHED, Trainable
 
 if TYPE_CHECKING:
     from raymill.data.prepare import Prepared
 
-MEASURES = "measures"  # the key of what a trial tells of them, with its last report
 LATENCIES = frozenset({"p50_latency_ms", "p99_latency_ms"})
 CALLS = 300
 _ROWS = 64
 
-Rows = dict[str, np.ndarray[Any, Any]]
+
+@dataclass(frozen=True)
+class Meter:
+    """Measures a trial that came to its end: `asked` of it, with some validation `rows`."""
+
+    asked: frozenset[str] = frozenset()
+    rows: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+
+    def read(self, job: TrainJob, fitted: FitResult, began: float) -> dict[str, float]:
+        """`train_seconds` since `began` (a try that died before is not in it), `model_mb` of the
+        best epoch's weights, and where asked `p50_latency_ms` and `p99_latency_ms`.
+
+        The latency is of the model alone, one row at a time on one thread of this machine's CPU,
+        without the transform and the network; what other trials do meanwhile adds to it.
+        """
+        found = {"train_seconds": perf_counter() - began}
+        weights = fitted.weights if fitted.checkpoint is None else load_weights(fitted.checkpoint)
+        found["model_mb"] = sum(t.numel() * t.element_size() for t in weights.values()) / 1e6
+        if LATENCIES & self.asked:
+            model = build_model(job).eval()
+            model.load_state_dict(weights)
+            taken = _latencies(model, {name: as_tensor(array) for name, array in self.rows.items()})
+            p50, p99 = np.quantile(taken, [0.5, 0.99])
+            found |= {"p50_latency_ms": float(p50), "p99_latency_ms": float(p99)}
+        return found
 
 
-def measured(run: Trainable, asked: Collection[str], rows: Rows) -> Trainable:
-    """`run`, which tells `train_seconds` and what `measure` finds of a trial that came to its end.
-
-    The seconds are of the try that finished.
-    """
-    def run_trial(config: dict[str, Any]) -> dict[str, Any]:
-        began = perf_counter()
-        said = run(config)
-        if FINISHED not in said:
-            return said
-        seconds = perf_counter() - began
-        job = TrainJob.from_dict(json.loads(config["job"]))
-        return {**said, MEASURES: {"train_seconds": seconds, **measure(job, asked, rows)}}
-
-    return run_trial
-
-
-def some_rows(prepared: Prepared, asked: Collection[str]) -> Rows:
-    """A few validation rows to measure with; none where nothing that is asked needs them."""
-    if not LATENCIES & set(asked):
-        return {}
-    block = ray.get(next(iter(prepared.tensors("validation"))))
-    return {name: np.array(array[:_ROWS]) for name, array in block.items() if name != TARGET}
-
-
-def measure(job: TrainJob, asked: Collection[str], rows: Rows) -> dict[str, float]:
-    """`model_mb` (of the weights), and where asked `p50_latency_ms` and `p99_latency_ms`.
-
-    The latency is of the model alone, one row at a time on one thread of this machine's CPU,
-    without the transform and the network; what other trials do meanwhile adds to it.
-    """
-    model = build_model(job).eval()
-    size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
-    found = {"model_mb": size / 1e6}
-    if rows and LATENCIES & set(asked):
-        taken = _latencies(model, {name: as_tensor(array) for name, array in rows.items()})
-        p50, p99 = np.quantile(taken, [0.5, 0.99])
-        found |= {"p50_latency_ms": float(p50), "p99_latency_ms": float(p99)}
-    return found
+def meter(prepared: Prepared, asked: Collection[str]) -> Meter:
+    """A meter for what a search asks of its trials."""
+    rows = {}
+    if LATENCIES & set(asked):
+        block = ray.get(next(iter(prepared.tensors("validation"))))
+        rows = {name: np.array(array[:_ROWS]) for name, array in block.items() if name != TARGET}
+    return Meter(frozenset(asked), rows)
 
 
 def _latencies(model: torch.nn.Module, rows: Mapping[str, Tensor]) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from raymill.training.distributed import Share, train_rows
 from raymill.training.job import TrainJob
 from raymill.training.placement import Rows
 
+from .measures import Meter
 from .trial import Trainable, TrialSession, own_folder, place
 
 
@@ -29,7 +31,7 @@ class RowsHolder:
         return self._rows
 
 
-def nested(holder: Any, folder: Path, share: Share) -> Trainable:
+def nested(holder: Any, folder: Path, share: Share, meter: Meter) -> Trainable:
     """What Tune runs for a trial of `job.training.workers` workers, each with `share`.
 
     The trial's own process only waits for them: it holds no CPU. It is not used again, as its end
@@ -51,10 +53,11 @@ def nested(holder: Any, folder: Path, share: Share) -> Trainable:
             elif event.kind == "epoch":
                 session.report(event.data["metrics"])
 
+        began = time.perf_counter()
         try:
-            train_rows(job, ray.get(holder.rows.remote()), share, own, tell)
+            fitted = train_rows(job, ray.get(holder.rows.remote()), share, own, tell)
         except TrainingError as error:
             return session.ended(error)
-        return session.ended()
+        return session.ended(measures=meter.read(job, fitted, began))
 
     return run_trial

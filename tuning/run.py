@@ -23,9 +23,10 @@ from .budget import Budget
 from .capacity import Plan, plan
 from .launch import launched
 from .ledger import Ledger
-from .measures import measured, some_rows
+from .measures import meter
 from .orphans import free_orphans
 from .own import Own
+from .population import forget
 from .pruning import pruner_for
 from .spec import TuningSpec
 from .trial import OBJECTIVE, Trainable
@@ -58,14 +59,17 @@ def run_trials(ledger: Ledger, what: What, tuning: TuningSpec, prepared: Prepare
     if budget.ended_by:
         return budget.ended_by
     note(notify, room.arithmetic)
-    teller = Teller(ledger, budget, what.space, notify, own.callbacks)
-    asked = ledger.objectives.measured
-    rows = some_rows(prepared, asked)
+    teller = Teller(ledger, budget, what.space, notify, [*own.callbacks])
+    generations = tuning.pruning == "pbt" and own.scheduler is None
+    if generations:  # a later generation needs them, also after a kill
+        forget(out / "checkpoints", ledger.donors())  # what another study left
+        teller.callbacks.append(lambda *_: forget(out / "checkpoints", ledger.donors()))
     with _scratch(out) as folder, launched(
-        room, prepared, folder / "checkpoints", notify, keep=tuning.max_failures > 0,
-        require_gpu=base.training.gpu == "require",
+        room, prepared, (out if generations else folder) / "checkpoints", notify,
+        meter(prepared, ledger.objectives.measured),
+        keep=tuning.max_failures > 0 or generations, require_gpu=base.training.gpu == "require",
     ) as run, _quiet():
-        tuner = _tuner(measured(run, asked, rows), ledger, what, tuning, room, teller, own, folder)
+        tuner = _tuner(run, ledger, what, tuning, room, teller, own, folder)
         try:
             tuner.fit()
         finally:

@@ -19,6 +19,7 @@ from .fields import EXECUTION, FAMILY, Space
 from .ledger import Ledger, study_name
 from .objectives import Objectives
 from .own import Own
+from .population import Population
 from .records import SearchResult, TrialRecord
 from .run import run_trials
 from .samplers import limits_of
@@ -65,7 +66,7 @@ def search(
         raise UsageError("a search needs at least one trial", cure="Set tuning.trials.")
     began = time.monotonic()
     own = own or Own()
-    what = _what(model, training, metric, tuning, prepared, project)
+    what = what_is_searched(model, training, metric, tuning, prepared, project)
     if len(what.families) > 1:
         note(notify, f"model.family auto: the search chooses among {', '.join(what.families)}")
     workers = tuning.resources.workers
@@ -76,10 +77,15 @@ def search(
     for line in limits_of(tuning, what.space) if own.sampler is None else ():
         note(notify, line)
     points = what.points(tuning)
+    population = None
+    if tuning.pruning == "pbt" and own.scheduler is None:
+        population = Population(tuning, what.space, training, what.base.family)
+        note(notify, population.words())
     identity = what.identity(prepared.fingerprint, own)
     context = study_name(job=what.said(), data=prepared.fingerprint, code=code)
     with held(out, tuning.storage) as storage:
-        ledger = Ledger(storage, identity, objectives, tuning, what.space, points, own.sampler)
+        ledger = Ledger(storage, identity, objectives, tuning, what.space, points, own.sampler,
+                        population)
         if ledger.fresh:
             note(notify, f"study {identity}: optuna-dashboard {place_of(out, tuning.storage)}")
             take_over(ledger, tuning, what, context, name, out, notify)
@@ -138,6 +144,8 @@ class What:
     def job(self, drawn: Mapping[str, Any]) -> TrainJob:
         model, training = self.specs(drawn)
         made = make_job(model, training, self.base.metric, self.base.schema, self.project)
+        if self.tuning.pruning == "pbt":  # its generations decide, not a trial's own patience
+            made = made.with_training(patience=None)
         held = self.tuning.resources
         if held.workers == 1:
             return made.with_training(workers=1)
@@ -158,8 +166,11 @@ class What:
         )
 
 
-def _what(model: ModelSpec, training: TrainingSpec, metric: str | None, tuning: TuningSpec,
-          prepared: Prepared, project: str | None) -> What:
+def what_is_searched(
+    model: ModelSpec, training: TrainingSpec, metric: str | None, tuning: TuningSpec,
+    prepared: Prepared, project: str | None,
+) -> What:
+    """The space, its families and the job that is varied, of the specs and the data."""
     schema = prepared.transform.schema
     first = tuning.objectives[0].metric if tuning.objectives else metric
     families = _families(model, training, tuning, schema)

@@ -15,14 +15,17 @@ import torch
 from ray import tune
 
 from raymill.errors import TrainingError
-from raymill.training.checkpoint import newest_good, read_progress
+from raymill.training.checkpoint import adopt, newest_good, read_progress
 from raymill.training.job import TrainJob
 from raymill.training.loop import fit
-from raymill.training.session import pick_device
+from raymill.training.session import StopTraining, pick_device
 from raymill.training.shard import Shard
+
+from .measures import Meter
 
 # Keys of what a trial reports to Tune.
 EPOCH, METRICS, OBJECTIVE, FINISHED, FAILED = "epoch", "metrics", "objective", "finished", "failed"
+MEASURES = "measures"  # what was measured of a trial that came to its end
 PLACE = "place"  # {"gpus": Ray's ids, "device": torch's, "began": epoch seconds}
 
 Trainable = Callable[[dict[str, Any]], dict[str, Any]]
@@ -48,7 +51,8 @@ class Holder:
 class TrialSession:
     """A `Session` whose epochs go to Tune, with the best value so far for ASHA to compare.
 
-    Tune ends a trial inside `report`, by `SystemExit`.
+    Tune ends a trial inside `report`, by `SystemExit`. One that is a share of the epochs trains
+    those after `start`, up to `until`.
     """
 
     metric: str
@@ -59,6 +63,8 @@ class TrialSession:
     world_size: int = 1
     best: float = math.nan
     place: dict[str, Any] = field(default_factory=dict)
+    start: int = 0
+    until: int | None = None
     stopping: bool = False
 
     def alive(self, typical_s: Callable[[], float]) -> None:
@@ -69,8 +75,11 @@ class TrialSession:
         told = {name: float(number) for name, number in metrics.items()}
         tune.report({EPOCH: int(metrics["epoch"]), METRICS: told, OBJECTIVE: self.best,
                      PLACE: self.place})
+        if self.until is not None and metrics["epoch"] >= self.until:
+            raise StopTraining
 
-    def ended(self, error: TrainingError | None = None) -> dict[str, Any]:
+    def ended(self, error: TrainingError | None = None,
+              measures: Mapping[str, float] | None = None) -> dict[str, Any]:
         """A trial's last report.
 
         A `TrainingError` of the loop's own is a finding about the parameters (the loss diverged),
@@ -79,13 +88,14 @@ class TrialSession:
         if error is not None and error.__cause__ is not None:
             raise error
         said = {FAILED: str(error)} if error is not None else {FINISHED: True}
-        return {**said, OBJECTIVE: self.best, PLACE: self.place}
+        return {**said, OBJECTIVE: self.best, PLACE: self.place, MEASURES: dict(measures or {})}
 
     def go_on(self) -> None:
         """After a try whose process died: weigh the epochs that it kept, and report the last of
         them, which it may not have come to report."""
         latest = self.latest_checkpoint()
         history = read_progress(latest).history if latest is not None else []
+        history = [metrics for metrics in history if metrics["epoch"] > self.start]
         for metrics in history[:-1]:
             self._weigh(metrics)
         for metrics in history[-1:]:
@@ -102,10 +112,13 @@ class TrialSession:
         return newest_good(self.folder) if self.folder is not None else None
 
 
-def trainable(holder: Any, folder: Path | None, cpus: float, gpu: float) -> Trainable:
+def trainable(
+    holder: Any, folder: Path | None, cpus: float, gpu: float, meter: Meter
+) -> Trainable:
     """What Tune runs for a trial of one worker.
 
-    Its configuration is `number` and `job`, the JSON of a `TrainJob`. With a `folder`, epochs
+    Its configuration is `number` and `job`, the JSON of a `TrainJob`; of a share of the epochs also
+    `start`, `until` and `donor`, the number of the trial to go on from. With a `folder`, epochs
     are checkpointed below it.
     """
 
@@ -113,17 +126,32 @@ def trainable(holder: Any, folder: Path | None, cpus: float, gpu: float) -> Trai
         torch.set_num_threads(max(1, int(cpus)))
         job = TrainJob.from_dict(json.loads(config["job"]))
         device = pick_device("auto" if gpu > 0 else "never")
-        session = TrialSession(job.metric, job.maximize, device, own_folder(folder, config),
-                               place=place(device))
+        own = own_folder(folder, config)
+        session = TrialSession(job.metric, job.maximize, device, own, place=place(device),
+                               start=config.get("start", 0), until=config.get("until"))
         train, validation = _shards(holder, job.training.seed)
-        session.go_on()
+        began = time.perf_counter()
         try:
-            fit(job, train, validation, session)
+            if own is not None and config.get("donor") is not None:
+                _start_from(own, own.parent / str(config["donor"]), job.identity(train.rows))
+            session.go_on()
+            fitted = fit(job, train, validation, session)
+        except StopTraining:  # an earlier try had come to the end of its share
+            return session.ended()
         except TrainingError as error:
             return session.ended(error)
-        return session.ended()
+        return session.ended(measures=meter.read(job, fitted, began))
 
     return run_trial
+
+
+def _start_from(own: Path, donor: Path, identity: str) -> None:
+    """Begin with the weights of another trial, unless an earlier try has begun already."""
+    if newest_good(own) is None:
+        source = newest_good(donor)
+        if source is None:
+            raise TrainingError(f"trial {donor.name}, which this one goes on from, left no checkpoint")
+        adopt(source, own, identity)
 
 
 def own_folder(folder: Path | None, config: Mapping[str, Any]) -> Path | None:

@@ -99,7 +99,7 @@ def _known(study: optuna.Study, what: What, objectives: Objectives) -> Iterator[
     distributions = to_optuna(what.space)
     for trial in study.get_trials(deepcopy=False, states=_ENDED):
         attributes = trial.user_attrs
-        if {"cause", "repeat_of", "generation"} & attributes.keys():
+        if {"cause", "repeat_of", "segment"} & attributes.keys():
             continue
         measures = attributes.get("measures", {})
         inside = _inside(what, _params(study, trial))

@@ -1,8 +1,10 @@
 """kill -9 of `raymill tune` in the middle of its search, then the same command again.
 
-At each of n seeded points (after a seeded number of finished trials, and a seeded time more) the
-driver is killed. Survived: the same command then ends well, with all trials asked for and no more;
-no finished trial is run again; and no process of the killed run is left.
+A seeded search of one trial at a time is run once unbroken. Then, at each of n seeded points (after a
+seeded number of finished trials, and a seeded time more), the driver of the same search is killed.
+Survived: the same command then ends well, with all trials asked for and no more; no finished trial
+is run again; the finished trials have the very parameters, in the very order, of the unbroken
+search; no trial is left running or waiting in the study; and no process of the killed run is left.
 """
 
 from __future__ import annotations
@@ -22,17 +24,20 @@ from typing import Any
 from benchmarks.harness import Survival, sized
 from benchmarks.prepared import make_payments
 
-TRIALS = 8
+TRIALS = 20
 SPEC = """\
 name: chaos
 data: {source: payments, target: is_fraud, drop: [transaction_id, customer_id, terminal_id]}
 model: {family: mlp, width: 16, depth: 1, numeric_embedding: none}
-training: {epochs: 4, batch_size: 512}
+training: {epochs: 3, batch_size: 512}
 tuning:
   trials: %d
-  scheduler: none
-  concurrency: 2
-  space: {training.lr: {low: 1.0e-4, high: 1.0e-2, log: true}}
+  grace_epochs: 1
+  concurrency: 1
+  space:
+    training.lr: {low: 1.0e-4, high: 1.0e-2, log: true}
+    training.weight_decay: {low: 1.0e-4, high: 1.0e-1, log: true}
+    training.schedule: {choice: [constant, cosine]}
 """
 FINISHED = ("complete", "pruned")
 LIMIT_S = 240.0
@@ -65,6 +70,21 @@ def finished(events: list[dict[str, Any]]) -> set[int]:
     return {event["number"] for event in events if event["state"] in FINISHED}
 
 
+def sequence(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The parameters of the finished trials, in the order of their ends."""
+    return [event["params"] for event in events if event["state"] in FINISHED]
+
+
+def unfinished(folder: Path) -> int:
+    """How many trials the study still holds as running or waiting."""
+    import optuna
+
+    [journal] = (folder / "home").glob("cache/search/*/study.journal")
+    backend = optuna.storages.journal.JournalFileBackend(str(journal))
+    study = optuna.load_study(study_name=None, storage=optuna.storages.JournalStorage(backend))
+    return sum(trial.state.name in ("RUNNING", "WAITING") for trial in study.trials)
+
+
 def orphans(folder: Path) -> list[int]:
     """Processes whose environment names the folder."""
     found = []
@@ -77,7 +97,9 @@ def orphans(folder: Path) -> list[int]:
     return found
 
 
-def attempt(folder: Path, after: int, more_s: float) -> dict[str, Any]:
+def attempt(
+    folder: Path, after: int, more_s: float, unbroken: list[dict[str, Any]]
+) -> dict[str, Any]:
     """One kill and one resumption; what came of it."""
     process = start(folder)
     deadline = time.monotonic() + LIMIT_S
@@ -109,6 +131,7 @@ def attempt(folder: Path, after: int, more_s: float) -> dict[str, Any]:
     })
     return {"injected": True, "finished_before": sorted(before), "rerun": rerun, "exit": code,
             "finished": len(finished(events)), "orphans": len(left), "after": after,
+            "same_sequence": sequence(events) == unbroken, "unfinished": unfinished(folder),
             "more_s": round(more_s, 2)}
 
 
@@ -116,22 +139,29 @@ def run() -> Survival:
     rng = random.Random(0)
     outcomes = list[dict[str, Any]]()
     with tempfile.TemporaryDirectory() as place:
-        data = Path(place) / "data"
-        make_payments(data, 6000)
-        for number in range(sized(20)):
+        first = Path(place) / "unbroken"
+        make_payments(first, 6000)
+        (first / "raymill.yaml").write_text(SPEC % TRIALS, encoding="utf-8")
+        if code := start(first).wait(LIMIT_S):
+            raise RuntimeError(f"the unbroken search ended with {code}: {first / 'log.txt'}")
+        unbroken = sequence(trial_events(first))
+        for number in range(sized(10)):
             folder = Path(place) / str(number)
-            shutil.copytree(data, folder)
-            (folder / "raymill.yaml").write_text(SPEC % TRIALS, encoding="utf-8")
-            outcomes.append(attempt(folder, rng.randrange(1, TRIALS - 2), rng.uniform(0, 0.8)))
+            shutil.copytree(first, folder, ignore=shutil.ignore_patterns(
+                "search", "runs", "mlflow.db*", "log.txt"))  # its prepared data is used again
+            after = rng.randrange(1, TRIALS - 2)
+            outcomes.append(attempt(folder, after, rng.uniform(0, 0.8), unbroken))
     injected = [outcome for outcome in outcomes if outcome["injected"]]
     good = [
         outcome for outcome in injected
         if outcome["exit"] == 0 and not outcome["rerun"] and outcome["orphans"] == 0
-        and outcome["finished"] == TRIALS
+        and outcome["finished"] == TRIALS and outcome["same_sequence"]
+        and not outcome["unfinished"]
     ]
     return Survival(
         name="search-kill", fault="kill -9 of the driver mid-search", injected=len(injected),
         survived=len(good), lost=sum(len(outcome["rerun"]) for outcome in injected),
-        goal="resumes n of n; finished trials run again: 0; processes left: 0",
+        goal="resumes n of n with the parameters of an unbroken search; finished trials run "
+             "again: 0; trials left running: 0; processes left: 0",
         details={"outcomes": outcomes},
     )

@@ -11,6 +11,7 @@ from tuning_problem import FakePrepared, project
 
 from raymill.errors import TrainingError
 from raymill.events import Event
+from raymill.training.checkpoint import newest_good, read_progress
 from raymill.training.spec import ModelSpec, TrainingSpec
 from raymill.tuning.importance import importances
 from raymill.tuning.own import Own
@@ -176,3 +177,24 @@ def test_a_callback_stops_a_search_and_an_own_sampler_draws_it(
     assert values == [1.5, 2.5, 2.5, 2.5, 2.5]
     assert [trial.origin for trial in again.trials[2:]] == ["known from trial 1"] * 3
     assert again.ended_by == "tuning.trials"
+
+
+def test_a_population_goes_on_with_weights_and_varies_the_rest(
+    run: Callable[..., SearchResult], tmp_path: Path
+) -> None:
+    tuning = TuningSpec.model_validate({
+        "trials": 4, "scheduler": "pbt", "population": 2,
+        "space": {"training.lr": {"low": 1e-4, "high": 1e-1, "log": True}}})
+    result = run(tuning, model=ModelSpec(family="linear"), training=TrainingSpec(epochs=4))
+    assert [trial.state for trial in result.trials] == ["complete"] * 4
+    assert [sorted(trial.values) for trial in result.trials] == [[1, 2], [1, 2], [3, 4], [3, 4]]
+    best, worst = sorted(result.trials[:2], key=lambda trial: -(trial.value or 0))
+    later = {trial.origin: trial for trial in result.trials[2:]}
+    assert set(later) == {f"goes on from trial {best.number}"}
+    assert best.params in [trial.params for trial in result.trials[2:]]
+    assert worst.params not in [trial.params for trial in result.trials[2:]]
+    for trial in result.trials[2:]:
+        folder = tmp_path / "out" / "checkpoints" / str(trial.number)
+        history = read_progress(newest_good(folder)).history  # type: ignore[arg-type]
+        told = {int(row["epoch"]): row["val_roc_auc"] for row in history}
+        assert told == {**best.values, **trial.values}

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from raymill.training import checkpoint
+from raymill.training.session import StopTraining
 from raymill.tuning import trial
 from raymill.tuning.trial import EPOCH, OBJECTIVE, TrialSession
 
@@ -41,3 +42,26 @@ def test_a_first_try_tells_nothing(tmp_path: Path, told: list[dict[str, Any]]) -
         session = TrialSession("auroc", True, torch.device("cpu"), folder)
         session.go_on()
         assert told == [] and math.isnan(session.best)
+
+
+def test_a_share_of_the_epochs_goes_on_from_another_trial_and_ends_at_its_last(
+    tmp_path: Path, told: list[dict[str, Any]]
+) -> None:
+    model = nn.Linear(1, 1)
+    before = checkpoint.Progress(epoch=2, step=8, best=0.9, best_epoch=1, best_checkpoint=1,
+                                 history=rows(0.9, 0.8))
+    state = checkpoint.snapshot({checkpoint.MODEL: model.state_dict()}, before)
+    donor = checkpoint.write(tmp_path / "3", 2, state)
+    own = checkpoint.adopt(donor, tmp_path / "7", "another job")
+    progress = checkpoint.read_progress(own)
+    assert (progress.identity, progress.epoch, progress.step) == ("another job", 2, 8)
+    assert (progress.best, progress.history) == (None, rows(0.9, 0.8))
+    assert checkpoint.newest_good(tmp_path / "7") == own
+    assert torch.equal(checkpoint.load_weights(own)["weight"], model.weight.detach())
+    session = TrialSession("auroc", True, torch.device("cpu"), tmp_path / "7", start=2, until=4)
+    session.go_on()
+    assert told == []  # the epochs of the other trial are its own
+    session.report({"epoch": 3, "val_auroc": 0.5})
+    with pytest.raises(StopTraining):
+        session.report({"epoch": 4, "val_auroc": 0.6})
+    assert [(each[EPOCH], each[OBJECTIVE]) for each in told] == [(3, 0.5), (4, 0.6)]

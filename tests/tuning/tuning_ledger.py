@@ -43,6 +43,7 @@ def play(ledger: Ledger, trials: int, score: Score = near,
     """Run so many trials, one after the other; what was drawn."""
     drawn = []
     for _ in range(trials):
+        assert ledger.ready()
         number, params = ledger.ask()
         drawn.append(params)
         if ledger.repeat(number) is None:
