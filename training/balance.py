@@ -47,8 +47,7 @@ def make_balance(spec: TrainingSpec, counts: Tensor, schema: InputSchema) -> Bal
     weights = class_weights(spec.class_weights, counts, schema)
     rates = class_weights(spec.resample, counts, schema, key="resample")
     shift = weights if weights is not None else rates
-    corrected = rates is not None if spec.prior_correction is None else spec.prior_correction
-    offset = prior_offset(shift, schema) if shift is not None and corrected else ()
+    offset = prior_offset(shift, schema) if shift is not None and spec.corrects_prior else ()
     return Balance(weights, rates, offset)
 
 

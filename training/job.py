@@ -28,6 +28,7 @@ class TrainJob:
     """A family with its parameters, how it is trained, and what on.
 
     `project` is the folder that the user's own modules are imported from; None: no own code.
+    `start` is the checkpoint whose weights training begins with; None: weights drawn by the seed.
     """
 
     family: str
@@ -36,6 +37,7 @@ class TrainJob:
     metric: str
     schema: InputSchema
     project: str | None = None
+    start: str | None = None
 
     @property
     def maximize(self) -> bool:
@@ -63,6 +65,7 @@ class TrainJob:
             "metric": self.metric,
             "schema": self.schema.to_dict(),
             "project": self.project,
+            **({"start": self.start} if self.start is not None else {}),
         }
 
     @classmethod
@@ -74,6 +77,7 @@ class TrainJob:
             metric=state["metric"],
             schema=InputSchema.from_dict(state["schema"]),
             project=state["project"],
+            start=state.get("start"),
         )
 
 

@@ -127,6 +127,13 @@ class TrainingSpec(Part):
     def fewest_workers(self) -> int:
         return self.workers if isinstance(self.workers, int) else self.workers.min
 
+    @property
+    def corrects_prior(self) -> bool:
+        """Whether probabilities are brought back to the classes' own frequencies."""
+        if self.prior_correction is None:
+            return self.resample != "none"
+        return self.prior_correction
+
     @model_validator(mode="after")
     def _loop_names_code(self) -> TrainingSpec:
         if self.loop is not None and not is_factory(self.loop):

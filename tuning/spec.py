@@ -171,6 +171,10 @@ class TuningSpec(Part):
 
     `scheduler: auto` is asha for one objective and none for several, where a trial that looks poor
     on one may be the best on another.
+
+    The winner is trained with all of `training.workers`: from `scratch`, or beginning with its own
+    weights (`checkpoint`); `none` takes these as they are. `ensemble` averages the predictions of
+    that many of the best trials, where this is better on validation than the best alone.
     """
 
     trials: Annotated[int, Field(ge=0, le=100_000)] = 8
@@ -191,8 +195,15 @@ class TuningSpec(Part):
     storage: Annotated[str, AfterValidator(_storage_text)] = "journal"
     warm_start: str = "none"  # previous, none, or the name of a study
     points: list[dict[str, Any]] = Field(default_factory=list)  # tried first
+    refit: Literal["scratch", "checkpoint", "none"] = "scratch"
+    ensemble: Annotated[int, Field(ge=2, le=32)] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     space: dict[str, Dimension] = Field(default_factory=dict)  # empty: the family's own
+
+    @property
+    def kept(self) -> int:
+        """How many of the best trials must leave their weights behind."""
+        return max(self.ensemble or 0, 0 if self.refit == "scratch" else 1)
 
     @property
     def pruning(self) -> str:

@@ -21,8 +21,6 @@ from raymill.tracking.registry import ModelVersion
 from raymill.training.auto import AUTO, why
 from raymill.training.bundle import Bundle
 from raymill.training.bundle import write as write_bundle
-from raymill.training.checkpoint import load_weights
-from raymill.training.distributed import train as train_distributed
 from raymill.training.factories import allow, allowed
 from raymill.training.job import EXECUTION, make_job
 from raymill.training.objective import DEFAULT_METRIC
@@ -37,6 +35,7 @@ from raymill.tuning.search import search as search_space
 from raymill.tuning.space import stated_fields
 
 from .project import check_task, code_digest
+from .refit import plan_of, refit
 from .results import SearchOutcome, TrainOutcome
 from .stages import key_of
 from .workspace import Work
@@ -130,23 +129,21 @@ def train(work: Work, data: Prepared, found: SearchOutcome) -> TrainOutcome:
 
     def build(folder: Path) -> dict[str, Any]:
         began = time.monotonic()
-        fitted = train_distributed(job, data, folder / "train", work.notify)
-        assert fitted.checkpoint is not None, "Ray Train's session keeps checkpoints"
-        weights = load_weights(fitted.checkpoint)
+        made = refit(work, data, job, found, folder)
         info = {"run": work.run.id, "name": spec.name, "data": data.fingerprint,
-                "epochs": fitted.epochs, "best_epoch": fitted.best_epoch,
-                "validation": fitted.best}
+                "epochs": len(made.history), "best_epoch": made.best_epoch,
+                "validation": made.metrics, **({"averaged": made.members} if made.members else {})}
         factories = allowed(work.home.path)
-        draft = write_bundle(folder / "draft", job, weights, data, {}, info, fitted.offset)
+        draft = write_bundle(folder / "draft", made.job, made.weights, data, {}, info, made.offset)
         predictor = Predictor(draft, factories=factories)
         objective = {"metric": job.metric, **_threshold(work, data, predictor)}
-        final = write_bundle(folder / "bundle", job, weights, data, objective, info,
-                             fitted.offset)
-        return {"digest": final.digest, "family": job.family,
-                "params": job.params, "metrics": fitted.best, "history": fitted.history,
-                "resumes": fitted.resumes, "seconds": time.monotonic() - began}
+        final = write_bundle(folder / "bundle", made.job, made.weights, data, objective, info,
+                             made.offset)
+        return {"digest": final.digest, "family": made.job.family,
+                "params": made.job.params, "metrics": made.metrics, "history": made.history,
+                "resumes": made.resumes, "seconds": time.monotonic() - began}
 
-    inputs = {**_inputs(work, data), "job": job.said(),
+    inputs = {**_inputs(work, data), "job": job.said(), **plan_of(work, found),
               "threshold": spec.objective.threshold.model_dump(mode="json")}
     folder, result = work.stages.run(
         "train", inputs, build, metric=job.metric, good=_whole,

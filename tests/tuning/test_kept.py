@@ -1,0 +1,59 @@
+"""The best trials' checkpoints stay, the others' go."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from raymill.events import Event
+from raymill.training import checkpoint
+from raymill.training.checkpoint import Progress
+from raymill.tuning.kept import FOLDER, Kept, best_checkpoint
+
+
+def trial(folder: Path, number: int) -> Path:
+    own = folder / FOLDER / str(number)
+    model = nn.Linear(1, 1)
+    for epoch in (1, 2, 3):
+        progress = Progress(epoch=epoch, best=0.9, best_epoch=min(epoch, 2))
+        checkpoint.save(own, model, torch.optim.SGD(model.parameters()), progress)
+    return own
+
+
+def left(folder: Path) -> list[int]:
+    return sorted(int(path.name) for path in (folder / FOLDER).iterdir())
+
+
+def test_only_the_best_complete_trials_and_the_running_ones_are_left(tmp_path: Path) -> None:
+    told: list[Event] = []
+    kept = Kept(tmp_path / FOLDER, 2, maximize=True)
+    notify = kept.listening(told.append)
+    ends = [(0, "complete", 0.5), (1, "complete", 0.9), (2, "pruned", 0.95), (3, "failed", None),
+            (4, "complete", 0.7)]
+    for number, _, _ in ends:
+        trial(tmp_path, number)
+    trial(tmp_path, 5)
+    for number, state, value in ends:
+        notify(Event("trial", {"number": number, "state": state, "value": value}))
+    assert left(tmp_path) == [1, 4, 5]
+    assert len(told) == len(ends)
+
+
+def test_a_resumed_search_drops_what_was_cut_off_and_keeps_what_led(tmp_path: Path) -> None:
+    for number in range(4):
+        trial(tmp_path, number)
+    kept = Kept(tmp_path / FOLDER, 1, maximize=False)
+    kept.begin([(0, 0.5), (1, 0.2), (2, None), (7, 0.1)])  # 7 never had a folder, 3 was cut off
+    assert left(tmp_path) == [1]
+
+
+def test_the_best_epochs_checkpoint_is_found_where_either_kind_of_trial_keeps_it(
+    tmp_path: Path
+) -> None:
+    own = trial(tmp_path, 0)
+    assert best_checkpoint(tmp_path, 0) == checkpoint.of_epoch(own, 2)
+    nested = tmp_path / FOLDER / "1" / "checkpoints"
+    nested.parent.mkdir()
+    own.rename(nested)
+    assert best_checkpoint(tmp_path, 1) == checkpoint.of_epoch(nested, 2)
+    assert best_checkpoint(tmp_path, 2) is None
