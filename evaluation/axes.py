@@ -15,13 +15,15 @@ ROOM = 0.04  # of a scale of numbers at each end, so that marks at a bound are w
 
 @dataclass(frozen=True)
 class Axis:
-    """`name`, and either `options` or `low`..`high`, by their logarithm where `log` says so."""
+    """`name`, and either `options` or `low`..`high`: by their logarithm where `log` says so, of
+    `whole` numbers only."""
 
     name: str
     low: float = 0.0
     high: float = 1.0
     log: bool = False
     options: tuple[Any, ...] = ()
+    whole: bool = False
 
     def at(self, value: Any) -> float | None:
         """Where a value lies; None for one that is not on the axis."""
@@ -41,6 +43,7 @@ class Axis:
             return [((place + 0.5) / len(self.options), text_of(option))
                     for place, option in enumerate(self.options)]
         values = _decades(self.low, self.high) if self.log else ticks(self.low, self.high, about)
+        values = [value for value in values if not self.whole or value == int(value)]
         found = [(self.at(value), number(value)) for value in values]
         return [(place, text) for place, text in found if place is not None]
 
@@ -73,7 +76,9 @@ def _axis(name: str, values: Sequence[Any], said: Mapping[str, Any]) -> Axis | N
         return None
     low = min([float(said["low"])] if "low" in said else numbers)
     high = max([float(said["high"])] if "high" in said else numbers)
-    return Axis(name, min(low, *numbers), max(high, *numbers), bool(said.get("log", False)))
+    whole = all(isinstance(value, int) for value in values)
+    return Axis(name, min(low, *numbers), max(high, *numbers), bool(said.get("log", False)),
+                whole=whole)
 
 
 def text_of(value: Any, most: int = 14) -> str:

@@ -21,6 +21,7 @@ from raymill.events import Notify, note
 from .bridge import Ends, LedgerScheduler, LedgerSearcher, Teller, Watch
 from .budget import Budget
 from .capacity import Plan, plan
+from .kept import FOLDER, Kept
 from .launch import launched
 from .ledger import Ledger
 from .measures import meter
@@ -59,15 +60,18 @@ def run_trials(ledger: Ledger, what: What, tuning: TuningSpec, prepared: Prepare
     if budget.ended_by:
         return budget.ended_by
     note(notify, room.arithmetic)
+    if tuning.kept:
+        notify = _keeping(ledger, tuning, out / FOLDER).listening(notify)
     teller = Teller(ledger, budget, what.space, notify, [*own.callbacks])
     generations = tuning.pruning == "pbt" and own.scheduler is None
     if generations:  # a later generation needs them, also after a kill
         forget(out / "checkpoints", ledger.donors())  # what another study left
         teller.callbacks.append(lambda *_: forget(out / "checkpoints", ledger.donors()))
     with _scratch(out) as folder, launched(
-        room, prepared, (out if generations else folder) / "checkpoints", notify,
+        room, prepared, _checkpoints(out, folder, generations, tuning).absolute(), notify,
         meter(prepared, ledger.objectives.measured),
-        keep=tuning.max_failures > 0 or generations, require_gpu=base.training.gpu == "require",
+        keep=tuning.max_failures > 0 or generations or tuning.kept > 0,
+        require_gpu=base.training.gpu == "require",
     ) as run, _quiet():
         tuner = _tuner(run, ledger, what, tuning, room, teller, own, folder)
         try:
@@ -79,6 +83,23 @@ def run_trials(ledger: Ledger, what: What, tuning: TuningSpec, prepared: Prepare
     if ledger.remaining and not budget.ended_by:
         raise KeyboardInterrupt
     return budget.ended_by or "tuning.trials"
+
+
+def _checkpoints(out: Path, scratch: Path, generations: bool, tuning: TuningSpec) -> Path:
+    """Where the trials' checkpoints lie: beyond the search where something is made of them."""
+    if tuning.kept:
+        return out / FOLDER
+    return (out if generations else scratch) / "checkpoints"
+
+
+def _keeping(ledger: Ledger, tuning: TuningSpec, folder: Path) -> Kept:
+    """What is kept of the trials' checkpoints: of all of them where the winner need not have the
+    best value, as of several objectives or under constraints."""
+    by_value = not ledger.objectives.several and not tuning.limits
+    kept = Kept(folder, tuning.kept if by_value else tuning.trials, ledger.objectives.maximize[0])
+    kept.begin((record.number, record.value if record.state == "complete" else None)
+               for record in ledger.records())
+    return kept
 
 
 def _tuner(run: Trainable, ledger: Ledger, what: What, tuning: TuningSpec, room: Plan,

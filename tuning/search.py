@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from raymill.data.schema import InputSchema
 from raymill.errors import Problem, TrainingError, UsageError
-from raymill.events import Notify, ignore, note, warn
+from raymill.events import Event, Notify, ignore, note, warn
 from raymill.training.auto import AUTO, candidates, without_choice
 from raymill.training.job import TrainJob, make_job
 from raymill.training.spec import ModelSpec, TrainingSpec
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from raymill.data.prepare import Prepared
 
 _NOT_NAMED = {"trials", "budget", "resources", "concurrency", "max_failures", "space", "storage",
-              "choose"}
+              "choose", "refit", "ensemble"}
 
 
 def search(
@@ -92,6 +92,8 @@ def search(
         if ledger.resumed:
             note(notify, f"{ledger.resumed} of {ledger.total} trials were finished before")
         ended_by = str(ledger.study.user_attrs.get("ended_by", ""))
+        notify(Event("progress", {"stage": "search", "done": ledger.resumed,
+                                  "total": ledger.total, "unit": "trials"}))
         if ledger.remaining:
             ended_by = run_trials(ledger, what, tuning, prepared, out, notify, own, began)
             ledger.study.set_user_attr("ended_by", ended_by)

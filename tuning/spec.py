@@ -250,6 +250,10 @@ class TuningSpec(Part):
         if self.scheduler == "pbt" and self.sampler in ("grid", "cmaes", "gp", "nsga2", "nsga3"):
             raise PlacedError("pbt draws its first generation only: take tpe, qmc or random",
                               "sampler")
+        if self.scheduler == "pbt" and self.kept:
+            raise PlacedError("pbt keeps the weights that its next generation begins with, not "
+                              "those of the best: leave out ensemble, and set refit to scratch",
+                              "ensemble" if self.ensemble else "refit")
         for index, point in enumerate(self.points):
             if not point:
                 raise PlacedError("a point names at least one field", "points", index)

@@ -13,7 +13,7 @@ from raymill.data.prepare import Prepared
 from raymill.errors import Problem, UsageError
 from raymill.events import note, warn
 from raymill.training.bundle import write as write_bundle
-from raymill.training.checkpoint import load_weights, read_progress
+from raymill.training.checkpoint import load_weights, newest_good, read_progress
 from raymill.training.distributed import train as train_distributed
 from raymill.training.factories import allowed
 from raymill.training.families.base import fitter
@@ -101,7 +101,7 @@ def _begun(job: TrainJob, found: SearchOutcome) -> TrainJob:
 
 def _as_it_is(job: TrainJob, checkpoint: Path) -> Trained:
     """The winner with the weights of its best epoch, without any training."""
-    progress = read_progress(checkpoint)
+    progress = read_progress(newest_good(checkpoint.parent) or checkpoint)
     epochs = {int(row["epoch"]): row for row in progress.history}
     return Trained(job, load_weights(checkpoint), epochs[progress.best_epoch], progress.history,
                    progress.best_epoch)
@@ -139,7 +139,7 @@ def _members(
     spec, schema = work.spec, data.transform.schema
     family = make_job(spec.model, spec.training, found.metric, schema, work.project).family
     base = spec.model.model_copy(update={"family": family})
-    members = []
+    members: list[tuple[int, TrainJob, Mapping[str, Tensor]]] = []
     for trial in _leaders(found, most)[1:]:
         assert found.folder is not None
         checkpoint = best_checkpoint(found.folder, trial["number"])

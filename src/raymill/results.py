@@ -19,13 +19,14 @@ class SearchOutcome:
     `model` and `training` are the spec's parts with the best parameters in them; None: no search.
     Of several `objectives`, `front` has the numbers of the trials that none other beats on all of
     them. `ended_by` is the budget that ended the search; the study named `study` lies in `folder`.
+    `explained` is what `tuning.explain` made of it, with `advice` in words.
     """
 
     metric: str
     best_params: dict[str, Any] = field(default_factory=dict)
     best_value: float | None = None
     trials: list[dict[str, Any]] = field(default_factory=list)
-    importances: dict[str, float] = field(default_factory=dict)
+    explained: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] | None = None
     training: dict[str, Any] | None = None
     objectives: list[str] = field(default_factory=list)

@@ -13,7 +13,7 @@ from raymill.evaluation.evaluate import evaluate as measure
 from raymill.evaluation.gates import Verdict, judge
 from raymill.evaluation.report import ReportData, render
 from raymill.evaluation.results import Evaluation
-from raymill.evaluation.search_report import SearchData
+from raymill.evaluation.search_report import SearchData, render_search
 from raymill.evaluation.threshold import choose
 from raymill.evaluation.words import findings
 from raymill.events import note, warn
@@ -29,7 +29,7 @@ from raymill.training.predictor import Predictor
 from raymill.training.profile import Profile
 from raymill.training.profile import profile as profile_job
 from raymill.training.spec import ModelSpec, TrainingSpec
-from raymill.tuning.importance import importances
+from raymill.tuning.explain import explain, rung_epochs
 from raymill.tuning.own import Own
 from raymill.tuning.search import search as search_space
 from raymill.tuning.space import stated_fields
@@ -81,11 +81,13 @@ def search(work: Work, data: Prepared, own: Own | None = None) -> SearchOutcome:
         return SearchOutcome(metric)
     own = own or Own()
     free = {"trials", "budget", "concurrency", "resources", "max_failures", "storage", "choose"}
+    later = {"refit", "ensemble"}  # what is made of the trials, not what they are
     inputs = {
         **_inputs(work, data),
         "model": spec.model.model_dump(mode="json"),
         "training": spec.training.model_dump(mode="json", exclude={*EXECUTION, "workers"}),
-        "tuning": spec.tuning.model_dump(mode="json", exclude=free),
+        "tuning": spec.tuning.model_dump(mode="json", exclude=free | later),
+        "kept": spec.tuning.kept,
         "stated": sorted(stated_fields(spec.model, spec.training)),
         "own": own.names(),
     }
@@ -97,7 +99,7 @@ def search(work: Work, data: Prepared, own: Own | None = None) -> SearchOutcome:
         return {
             "metric": metric, "best_params": found.best_params, "best_value": found.best_value,
             "trials": [trial.to_dict() for trial in found.trials],
-            "importances": importances(found).shares,
+            "explained": explain(found, spec.tuning, spec.training.epochs),
             "model": found.model.model_dump(mode="json"),
             "training": found.training.model_dump(mode="json"),
             "objectives": found.objectives, "front": found.front, "ended_by": found.ended_by,
@@ -106,11 +108,22 @@ def search(work: Work, data: Prepared, own: Own | None = None) -> SearchOutcome:
 
     wanted = key_of(spec.tuning.model_dump(mode="json", include=free))
     folder, result = work.stages.run(
-        "search", inputs, build, mark=f"done-{wanted}", metric=metric,
+        "search", inputs, build, mark=f"done-{wanted}", metric=metric, trials=spec.tuning.trials,
+        rungs=rung_epochs(spec.tuning, spec.training.epochs),
         detail=lambda r: f"{len(r['trials'])} trials, best {metric} {r['best_value']:.4f}",
     )
-    work.record("params", **result["best_params"])
-    return SearchOutcome(**result, folder=folder)
+    outcome = SearchOutcome(**result, folder=folder)
+    work.record("params", **outcome.best_params)
+    work.record("best", trial=outcome.best_trial, value=outcome.best_value)
+    page = work.run.path / "search.html"
+    page.write_text(render_search(f"{spec.name}: the search", _search_data(outcome)), "utf-8")
+    work.record("artifact", path=str(page), folder="search")
+    return outcome
+
+
+def _search_data(found: SearchOutcome) -> SearchData:
+    return SearchData(found.metric, found.trials, found.best_trial, objectives=found.objectives,
+                      front=found.front, **found.explained)
 
 
 def train(work: Work, data: Prepared, found: SearchOutcome) -> TrainOutcome:
@@ -299,7 +312,7 @@ def write_report(
         page = render(ReportData(
             title=f"{work.spec.name} version {version}", spec_yaml=work.run.spec_yaml,
             evaluation=evaluation, verdicts=verdicts, history=trained.history,
-            search=SearchData(found.metric, found.trials, importances=found.importances),
+            search=_search_data(found) if found.trials else None,
             profile=data.profile,
             lineage=lineage(work, data, trained, version), notes=data.notes,
         ))

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from raymill.evaluation.axes import axes_of
 from raymill.evaluation.report import ReportData, render
+from raymill.evaluation.search_report import SearchData, render_search
 from raymill.evaluation.words import findings, summary
 
 from . import samples
@@ -123,6 +125,37 @@ def test_the_leaderboard_tells_what_it_leaves_out() -> None:
     data = sample("passed")
     assert "The best 12 of 15" in render(data)
     assert "the loss became infinite at epoch 2" in render(data)
+
+
+# The search stands alone too, with the front of two objectives, each GPU's lane and every field.
+def test_the_search_has_a_page_of_its_own() -> None:
+    trials = samples._trials(rising=True)
+    data = samples.search("average_precision", trials, front=[0, 3], rule="knee",
+                          objectives=["average_precision", "p99_latency_ms"])
+    html = render_search("cards <2>", data)
+    page = Page(html)
+    assert page.open == [] and page.fetched == [] and "cards &lt;2&gt;" in html
+    assert {"average_precision against p99_latency_ms", "timeline of the trials",
+            "parallel coordinates", "average precision by training.lr",
+            "average precision by training.lr and model.dropout"} <= {*page.labels}
+    assert "GPU 0" in html and "GPU 1" in html
+    assert "Widen it, high: 0.046." in html and "What mattered below mlp" in html
+
+
+# A search of one trial has nothing to compare, and a page all the same.
+def test_a_search_of_one_trial_has_a_page() -> None:
+    page = Page(render_search("x", SearchData("rmse", samples._trials(rising=False)[:1])))
+    assert page.open == [] and "search" in page.ids
+
+
+# Numbers lie by their range, choices by their place, and what is not on an axis nowhere.
+def test_axes_place_values() -> None:
+    trials = [{"params": {"lr": 1e-3, "kind": "a", "same": 1}},
+              {"params": {"lr": 1e-1, "kind": None, "same": 1}}]
+    lr, kind = axes_of(trials, {"lr": {"low": 1e-3, "high": 1e-1, "log": True}})
+    assert lr.at(1e-2) == pytest.approx(0.5) and lr.at("x") is None and lr.at(-1) is None
+    assert [text for _, text in lr.marks()] == ["0.001", "0.01", "0.1"]
+    assert kind.at("a") == 0.25 and kind.at(None) == 0.75 and kind.at("b") is None
 
 
 # Without a search, a history, a profile or any rival there is still a page.

@@ -1,4 +1,7 @@
-"""From a search to the model: as the spec says, and averaged only where that is better."""
+"""From a search to the model: as the spec says, and averaged only where that is better.
+
+Trials are trained inline, as a search would leave them; so is the winner, in place of Ray Train.
+"""
 
 from __future__ import annotations
 
@@ -13,103 +16,177 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from raymill.data.prepare import Prepared, prepare
-from raymill.data.spec import DataSpec
+from raymill import refit as module
+from raymill.data.contract import Contract
+from raymill.data.prepare import Prepared
+from raymill.data.rules import ColumnRule
+from raymill.data.schema import InputSchema
+from raymill.data.transform import Number, Transform
 from raymill.errors import UsageError
-from raymill.events import Event, ignore
-from raymill.refit import Trained, refit
+from raymill.events import Event, Notify
+from raymill.refit import Trained, plan_of, refit
 from raymill.results import SearchOutcome
 from raymill.training.checkpoint import load_weights
 from raymill.training.families.ensemble import ENSEMBLE
-from raymill.training.job import make_job
+from raymill.training.job import TrainJob, make_job
+from raymill.training.loop import fit
+from raymill.training.result import FitResult
+from raymill.training.session import InlineSession
+from raymill.training.shard import Shard
 from raymill.training.spec import ModelSpec, TrainingSpec
-from raymill.tuning.kept import best_checkpoint
-from raymill.tuning.search import search
+from raymill.tuning.kept import FOLDER, best_checkpoint
 from raymill.tuning.spec import TuningSpec
 
-pytestmark = [pytest.mark.usefixtures("ray_local"), pytest.mark.filterwarnings("ignore")]
-MODEL, TRAINING = ModelSpec(family="mlp"), TrainingSpec(epochs=3, batch_size=64, patience=None)
+MODEL = ModelSpec.model_validate({"family": "mlp", "width": 16, "depth": 1})
+TRAINING = TrainingSpec(epochs=4, batch_size=64, patience=None, gpu="never")
+LRS = [1e-3, 2e-2, 5e-3]
+SCHEMA = InputSchema(("a", "b"), (), None, "binary", ("no", "yes"))
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("refit")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """Two numbers whose product tells the class; the splits lie as Parquet."""
+    place, draw = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    for split, rows in (("train", 700), ("validation", 300)):
+        a, b = draw.normal(size=rows), draw.normal(size=rows)
+        label = np.where(a * b + 0.4 * draw.normal(size=rows) > 0, "yes", "no")
+        (place / split).mkdir()
+        pq.write_table(pa.table({"a": a, "b": b, "y": label}), place / split / "part-0.parquet")
+    number = ColumnRule(type="float64", kind="numeric")
+    contract = Contract(target="y", task="binary", classes=["no", "yes"], columns={
+        "a": number, "b": number, "y": ColumnRule(type="string", kind="categorical")})
+    transform = Transform(
+        task="binary", target="y", classes=("no", "yes"), target_mean=0.0, target_std=1.0,
+        numbers=tuple(Number(n, 0.0, False, (-5.0, 5.0), (-5.0, 5.0)) for n in "ab"), dates=(),
+        categories=(), image_column=None, image=None)
+    return Prepared(path=place, fingerprint="f" * 64, contract=contract, transform=transform,
+                    profile={}, rows={}, total_rows=1000, quarantined=0, in_gap=0, notes=[],
+                    files=[])
+
+
+def trained(job: TrainJob, data: Any, out: Path, notify: Notify) -> FitResult:
+    """Inline, what Ray Train does."""
+    tables = (data.table(split) for split in ("train", "validation"))
+    train, validation = (
+        Shard([{**data.transform.apply(t), "target": data.transform.targets(t)}]) for t in tables)
+    return fit(job, train, validation, InlineSession(out / "checkpoints"), notify)
 
 
 @pytest.fixture(scope="module")
-def data(place: Path, ray_local: None) -> Prepared:
-    draw = np.random.default_rng(0)
-    x, y = draw.normal(size=900), draw.normal(size=900)
-    label = np.where(x * y + 0.4 * draw.normal(size=900) > 0, "yes", "no")
-    pq.write_table(pa.table({"x": x, "y": y, "label": label}), place / "rows.parquet")
-    spec = DataSpec(source="rows.parquet", target="label")
-    return prepare(spec, place, place / "cache", ignore)
-
-
-@pytest.fixture(scope="module")
-def found(place: Path, data: Prepared) -> SearchOutcome:
-    """A search of four trials that left the weights of its best two."""
-    tuning = TuningSpec.model_validate({
-        "trials": 4, "ensemble": 2, "sampler": "random", "scheduler": "none",
-        "space": {"training.lr": {"low": 1e-4, "high": 1e-2, "log": True}}})
-    result = search(MODEL, TRAINING, "roc_auc", tuning, data, place / "search")
-    kept = [path.name for path in (place / "search" / "trials").iterdir()]
-    assert len(kept) == 2 and str(result.best_trial) in kept
+def found(tmp_path_factory: pytest.TempPathFactory, data: Prepared) -> SearchOutcome:
+    """A search of three learning rates, all of whose trials left their weights."""
+    folder, trials = tmp_path_factory.mktemp("search"), []
+    for number, lr in enumerate(LRS):
+        made = trained(job_of(data, lr), data, folder / FOLDER / str(number), lambda event: None)
+        trials.append({"number": number, "state": "complete", "params": {"training.lr": lr},
+                       "value": made.best["val_roc_auc"]})
+    best = max(trials, key=lambda trial: trial["value"])
+    training = TRAINING.model_copy(update={"lr": best["params"]["training.lr"]})
     return SearchOutcome(
-        metric="roc_auc", best_params=result.best_params, best_value=result.best_value,
-        trials=[trial.to_dict() for trial in result.trials],
-        model=result.model.model_dump(), training=result.training.model_dump(),
-        best_trial=result.best_trial, folder=place / "search", study=result.study_name)
+        metric="roc_auc", best_params=best["params"], best_value=best["value"], trials=trials,
+        model=MODEL.model_dump(), training=training.model_dump(), best_trial=best["number"],
+        folder=folder, study="s")
 
 
-def refitted(place: Path, data: Prepared, found: SearchOutcome, told: list[Event],
-             **tuning: Any) -> Trained:
+def job_of(data: Prepared, lr: float) -> TrainJob:
+    return make_job(MODEL, TRAINING.model_copy(update={"lr": lr}), "roc_auc",
+                    data.transform.schema, None)
+
+
+def work_of(folder: Path, told: list[Event], **tuning: Any) -> Any:
     spec = SimpleNamespace(name="x", model=MODEL, training=TRAINING,
                            tuning=TuningSpec.model_validate(tuning))
-    work: Any = SimpleNamespace(spec=spec, project=None, notify=told.append,
-                                home=SimpleNamespace(path=place))
-    assert found.training is not None
-    job = make_job(MODEL, TrainingSpec.model_validate(found.training), "roc_auc",
-                   data.transform.schema, None)
-    return refit(work, data, job, found, place / f"train-{len(tuning)}-{tuning['refit']}")
+    return SimpleNamespace(spec=spec, project=None, notify=told.append,
+                           home=SimpleNamespace(path=folder))
 
 
-def notes(told: list[Event]) -> str:
-    return "\n".join(event.data["text"] for event in told if event.kind == "note")
+@pytest.fixture
+def refitted(tmp_path: Path, data: Prepared, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(module, "train_distributed", trained)
+
+    def call(found: SearchOutcome, told: list[Event] | None = None, **tuning: Any) -> Trained:
+        job = job_of(data, found.best_params["training.lr"])
+        work = work_of(tmp_path, [] if told is None else told, **tuning)
+        return refit(work, data, job, found, tmp_path / "train")
+
+    return call
 
 
-def test_none_takes_the_winners_weights_as_they_are(
-    place: Path, data: Prepared, found: SearchOutcome
-) -> None:
-    made = refitted(place, data, found, [], refit="none")
-    assert made.metrics["val_roc_auc"] == pytest.approx(found.best_value)
+def winner(found: SearchOutcome) -> dict[str, torch.Tensor]:
     assert found.folder is not None and found.best_trial is not None
     checkpoint = best_checkpoint(found.folder, found.best_trial)
     assert checkpoint is not None
-    kept = load_weights(checkpoint)
+    return load_weights(checkpoint)
+
+
+def test_none_takes_the_winners_weights_as_they_are(refitted: Any, found: SearchOutcome) -> None:
+    made = refitted(found, refit="none")
+    kept = winner(found)
     assert all(torch.equal(made.weights[name], kept[name]) for name in kept)
+    assert made.metrics["val_roc_auc"] == pytest.approx(found.best_value)
+    assert len(made.history) == 4
+
+
+def test_scratch_trains_anew_and_checkpoint_begins_with_the_winners_weights(
+    refitted: Any, found: SearchOutcome
+) -> None:
+    scratch = refitted(found)
+    begun = refitted(found, refit="checkpoint")
+    assert scratch.job.start is None and begun.job.start is not None
+    assert begun.history[0]["val_loss"] < scratch.history[0]["val_loss"]
 
 
 def test_an_average_is_the_model_only_where_it_is_better(
-    place: Path, data: Prepared, found: SearchOutcome
+    refitted: Any, found: SearchOutcome
 ) -> None:
     told: list[Event] = []
-    made = refitted(place, data, found, told, refit="none", ensemble=2)
-    assert "the average of 2 models reaches roc_auc" in notes(told)
-    assert (made.job.family == ENSEMBLE) == ("the average is the model" in notes(told))
+    made = refitted(found, told, refit="none", ensemble=3)
+    said = told[-1].data["text"]
+    assert "the average of 3 models reaches roc_auc" in said
+    assert (made.job.family == ENSEMBLE) == ("the average is the model" in said)
+    assert len(made.members) == (2 if made.job.family == ENSEMBLE else 0)
     assert made.metrics["val_roc_auc"] >= found.best_value - 1e-6
 
 
-def test_checkpoint_begins_with_the_winners_weights(
-    place: Path, data: Prepared, found: SearchOutcome
-) -> None:
-    made = refitted(place, data, found, [], refit="checkpoint")
-    assert made.job.start is not None and len(made.history) == 3
-    assert made.history[0]["val_roc_auc"] > 0.8  # weights drawn by a seed begin with coin tosses
+def test_an_average_that_is_worse_stays_out(refitted: Any, found: SearchOutcome) -> None:
+    """The companion is the opposite of the winner: their average knows nothing."""
+    assert found.folder is not None
+    others = [t for t in found.trials if t["number"] != found.best_trial]
+    worst = SearchOutcome(**{**vars(found), "trials": [
+        next(t for t in found.trials if t["number"] == found.best_trial),
+        {**others[0], "number": 99, "value": 0.99}]})
+    opposite = worst.folder / FOLDER / "99"  # type: ignore[operator]
+    _write_opposite(winner(found), opposite)
+    told: list[Event] = []
+    made = refitted(worst, told, refit="none", ensemble=2)
+    assert made.job.family == "mlp" and "the best stays alone" in told[-1].data["text"]
+
+
+def _write_opposite(weights: dict[str, torch.Tensor], folder: Path) -> None:
+    from raymill.training import checkpoint
+
+    class Holder(torch.nn.Module):
+        def state_dict(self, *args: Any, **named: Any) -> dict[str, torch.Tensor]:
+            last = [name for name in weights if weights[name].shape[:1] == (1,)]
+            return {name: -t * 50 if name in last else t for name, t in weights.items()}
+
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    checkpoint.save(folder, Holder(), torch.optim.SGD([parameter]),
+                    checkpoint.Progress(epoch=1, best=0.5, best_epoch=1))
 
 
 def test_weights_that_were_not_kept_are_asked_for_in_vain(
-    place: Path, data: Prepared, found: SearchOutcome
+    refitted: Any, found: SearchOutcome, tmp_path: Path
 ) -> None:
+    gone = replace(found, folder=tmp_path / "nowhere")
     with pytest.raises(UsageError, match=r"checkpoint is not there.*Set tuning\.refit to scratch"):
-        refitted(place, data, replace(found, folder=place / "nowhere"), [], refit="none")
+        refitted(gone, refit="none")
+
+
+def test_a_change_of_refit_or_leaders_is_another_training(
+    found: SearchOutcome, tmp_path: Path
+) -> None:
+    plans = [plan_of(work_of(tmp_path, [], **tuning), found)
+             for tuning in ({}, {"refit": "none"}, {"ensemble": 2}, {"ensemble": 3})]
+    assert len({str(plan) for plan in plans}) == 4
+    assert plan_of(work_of(tmp_path, []), SearchOutcome("roc_auc")) == {}

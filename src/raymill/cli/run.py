@@ -105,7 +105,7 @@ def tune_verb(options: argparse.Namespace) -> None:
         emit_json({"ok": True, "metric": found.metric, "best_params": found.best_params,
                    "best_value": found.best_value, "trials": found.trials,
                    "best_trial": found.best_trial, "front": found.front, "study": found.study,
-                   "ended_by": found.ended_by})
+                   "ended_by": found.ended_by, "advice": found.explained["advice"]})
         return
     if found.front:
         _print_front(found)
@@ -117,7 +117,16 @@ def tune_verb(options: argparse.Namespace) -> None:
                    for k, v in t["params"].items())]
         for t in ordered
     ])
+    _print_advice(found)
     print("next: put the best into the spec, or: raymill run " + options.spec)
+
+
+def _print_advice(found: Any) -> None:
+    """What mattered, and what to try next."""
+    print()
+    for line in found.explained["advice"]:
+        print(f"- {line['found']}" + (f"\n    {line['do']}" if line["do"] else ""))
+    print()
 
 
 def _print_front(found: Any) -> None:
