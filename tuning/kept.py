@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from raymill.errors import ArtifactError
 from raymill.events import Event, Notify
 from raymill.training.checkpoint import newest_good, of_epoch, read_progress
 
@@ -65,6 +66,8 @@ def best_checkpoint(folder: Path, number: int) -> Path | None:
     for place in (own, own / "checkpoints"):  # those of Ray Train lie a folder below
         newest = newest_good(place)
         if newest is not None:
-            best = of_epoch(place, read_progress(newest).best_epoch)
-            return best if best.is_dir() else None
+            try:
+                return of_epoch(place, read_progress(newest).best_epoch)
+            except ArtifactError:
+                return None
     return None

@@ -26,7 +26,7 @@ from raymill.errors import UsageError
 from raymill.events import Event, Notify
 from raymill.refit import Trained, plan_of, refit
 from raymill.results import SearchOutcome
-from raymill.training.checkpoint import load_weights
+from raymill.training.checkpoint import Progress, load_weights, snapshot, write
 from raymill.training.families.ensemble import ENSEMBLE
 from raymill.training.job import TrainJob, make_job
 from raymill.training.loop import fit
@@ -107,7 +107,7 @@ def refitted(tmp_path: Path, data: Prepared, monkeypatch: pytest.MonkeyPatch) ->
     def call(found: SearchOutcome, told: list[Event] | None = None, **tuning: Any) -> Trained:
         job = job_of(data, found.best_params["training.lr"])
         work = work_of(tmp_path, [] if told is None else told, **tuning)
-        return refit(work, data, job, found, tmp_path / "train")
+        return refit(work, data, job, found, tmp_path / f"train-{work.spec.tuning.refit}")
 
     return call
 
@@ -163,16 +163,10 @@ def test_an_average_that_is_worse_stays_out(refitted: Any, found: SearchOutcome)
 
 
 def _write_opposite(weights: dict[str, torch.Tensor], folder: Path) -> None:
-    from raymill.training import checkpoint
-
-    class Holder(torch.nn.Module):
-        def state_dict(self, *args: Any, **named: Any) -> dict[str, torch.Tensor]:
-            last = [name for name in weights if weights[name].shape[:1] == (1,)]
-            return {name: -t * 50 if name in last else t for name, t in weights.items()}
-
-    parameter = torch.nn.Parameter(torch.zeros(1))
-    checkpoint.save(folder, Holder(), torch.optim.SGD([parameter]),
-                    checkpoint.Progress(epoch=1, best=0.5, best_epoch=1))
+    last = [name for name in weights if weights[name].shape[:1] == (1,)]
+    opposite = {name: -t * 50 if name in last else t for name, t in weights.items()}
+    progress = Progress(epoch=1, best=0.5, best_epoch=1, best_checkpoint=1)
+    write(folder, 1, snapshot({"model": opposite}, progress))
 
 
 def test_weights_that_were_not_kept_are_asked_for_in_vain(
