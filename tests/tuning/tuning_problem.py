@@ -81,6 +81,9 @@ class FakePrepared:
         target = (numeric[:, 0] + 0.3 * rng.normal(size=self.rows) > 0).astype(np.int64)
         return [ray.put({"numeric": numeric, "target": target})]
 
+    def tensor_bytes(self, split: str) -> int:
+        return self.rows * 16
+
     def tensor_dataset(self, split: str) -> ray.data.Dataset:
         blocks = [BlockAccessor.batch_to_arrow_block(ray.get(ref)) for ref in self.tensors(split)]
         return ray.data.from_arrow(blocks)
