@@ -137,9 +137,10 @@ def test_a_killed_and_a_hanging_worker_are_replaced_and_told(tmp_path: Path) -> 
     own = job(loop="deadly_loop:loop", project=str(tmp_path), max_failures=2, watchdog="3s")
     result = train(own, data(), tmp_path / "out", events.append)
     assert [row["epoch"] for row in result.history] == [1, 2, 3, 4]
-    assert [resume["exact"] for resume in result.resumes] == ["bitwise", "bitwise"]
+    # A checkpoint that was not yet on the disk takes with it that the run was resumed before it.
+    assert {resume["exact"] for resume in result.resumes} == {"bitwise"}
     said = "\n".join(event.data["text"] for event in events if "text" in event.data)
-    assert "goes on after epoch 2 (bitwise" in said
+    assert said.count("(bitwise as if never interrupted)") == 2
     assert "rank 0 (process " in said and "its process is stopped" in said
     assert said.count("lost workers (rank 0") == 2
 
