@@ -86,10 +86,12 @@ class Shard:
         other.tensors = {name: tensor.to(device) for name, tensor in self.tensors.items()}
         return other
 
-    def resample(self, rates: Tensor) -> None:
-        """From now on an epoch takes a row of class k `rates[k]` times."""
-        self._rates = rates
-        self.taken = len(resampled(self.tensors[TARGET], rates, torch.Generator()))
+    def resampled(self, rates: Tensor) -> Shard:
+        """The same rows, of which an epoch takes those of class k `rates[k]` times."""
+        other = copy(self)
+        other._rates = rates
+        other.taken = len(resampled(self.tensors[TARGET], rates, torch.Generator()))
+        return other
 
     def order(self, epoch: int, stretch: int = 0, left: Tensor | None = None) -> Tensor:
         """The rows of an epoch in their order; of those in `left` only, in a further stretch."""

@@ -58,7 +58,7 @@ class Trainer:
                 raise TrainingError(Problem(
                     rule="training.resample needs rows that fit in the object store of every node",
                     cure="Take class_weights, or give Ray more object store memory."))
-            self.train.resample(self.balance.rates)
+            self.train = self.train.resampled(self.balance.rates)
         self.precision = make_precision(training, device)
         self.losses = training_losses(training, job.schema)
         self.model = build_model(job).to(device)

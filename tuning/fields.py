@@ -20,7 +20,8 @@ Space = Mapping[str, Dimension]
 Place = tuple[str, ...]
 
 # How a trial runs, not what comes out: no dimension, and no part of what names a study.
-EXECUTION = frozenset({"workers", "max_failures", "cpus_per_worker"})
+EXECUTION = frozenset({"workers", "strategy", "guard_every", "max_failures", "cpus_per_worker",
+                       "checkpoint_every", "watchdog"})
 _NOT_SEARCHED = {f"training.{field}" for field in EXECUTION | {"gpu"}}
 _ELSEWHERE = {
     "data": "the data is prepared once, for all trials",

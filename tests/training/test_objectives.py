@@ -111,6 +111,13 @@ def test_resampled_rows_are_balanced_and_each_occurs() -> None:
     assert balance.offset == pytest.approx([np.log(50 / 90) - np.log(5)])
 
 
+def test_a_shard_that_trained_resampled_stays_as_it_was() -> None:
+    train, validation = shards()
+    fit(job(resample="balanced", epochs=1), train, validation, InlineSession())
+    assert train.taken == train.rows
+    assert sorted(train.order(0).tolist()) == list(range(train.rows))
+
+
 def test_averaged_weights_are_evaluated_checkpointed_and_exported(tmp_path: Path) -> None:
     kept = fit(job(ema=0.9), *shards(), InlineSession(tmp_path))
     held = fit(job(ema=0.9), *shards(), InlineSession())
