@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,22 @@ import pytest
 from raymill.cluster.environment import DEFAULTS, ensure_token
 
 os.environ |= {key: value for key, value in DEFAULTS.items() if key not in os.environ}
+
+
+TESTS = Path(__file__).parent
+START_RAY = {  # in processes of their own; what takes `ray_local` is known by that
+    "cluster/test_jobs.py", "cluster/test_local.py", "road/test_readme.py", "road/test_road.py",
+    "road/test_refusals.py", "road/test_text.py", "serving/test_reach.py", "serving/test_score.py",
+    "serving/test_service.py", "tuning/test_kill.py",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `-n 2`: all that starts Ray in one process, module after module, the rest beside it."""
+    for item in items:
+        module = str(item.path.relative_to(TESTS))
+        ray = module in START_RAY or "ray_local" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("ray" if ray else module))
 
 
 @pytest.fixture(scope="module")
