@@ -33,6 +33,7 @@ class Request:
     Attributes:
         route: the route that its path matched. values: what stood in the path's `{...}`.
         holder: who the API key belongs to, once the guard of keys has let it in; "" without keys.
+        version, variant: the model that is to answer, once it was chosen; 0 and "" where none is.
     """
 
     scope: Scope
@@ -40,6 +41,8 @@ class Request:
     route: Route
     values: dict[str, str]
     holder: str = ""
+    version: int = 0
+    variant: str = ""
 
     def header(self, name: bytes) -> bytes:
         """The last value of a header, by its name in lower case; empty when it is not there."""

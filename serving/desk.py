@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
 from raymill.errors import DataError
 
@@ -15,7 +14,7 @@ from .batcher import Batcher, Overloaded
 from .bodies import check_headers, read_body
 from .metrics import Metrics
 from .problems import HttpProblem, from_data_error, overloaded
-from .scorer import Rows, Scored
+from .scorer import Rows, Scored, Scorer
 from .spec import ServingSpec
 
 _STUCK = 3  # a forward pass that takes this many deadlines will not end
@@ -30,7 +29,6 @@ class Asked:
     write: Callable[[Scored], Answer]
 
 
-T = TypeVar("T")
 Read = Callable[[bytes, Request], Asked]
 """A body to what it asks; raises `HttpProblem` for what its protocol refuses."""
 
@@ -38,8 +36,10 @@ Read = Callable[[bytes, Request], Asked]
 class Desk:
     """Admission, deadline, caps and counts of every scored request, whatever its protocol."""
 
-    def __init__(self, batcher: Batcher[Rows, Scored], metrics: Metrics, limits: ServingSpec) -> None:
-        self._batcher, self._metrics = batcher, metrics
+    def __init__(
+        self, scorer: Scorer, batcher: Batcher[Rows, Scored], metrics: Metrics, limits: ServingSpec
+    ) -> None:
+        self._scorer, self._batcher, self._metrics = scorer, batcher, metrics
         self._deadline_s = limits.deadline_ms / 1000
         self.max_bytes = int(limits.max_body_mb * 2**20)
         self.max_rows = limits.max_rows
@@ -52,6 +52,7 @@ class Desk:
         """A handler of bodies of these content types."""
 
         async def handle(request: Request) -> Answer:
+            request.version, request.variant = self._scorer.version, self._scorer.variant
             headers: Headers = request.scope["headers"]
             read = kinds[check_headers(headers, kinds, self.max_bytes)]
             if self._batcher.full:
@@ -61,11 +62,11 @@ class Desk:
                 asked = read(await read_body(request.receive, self.max_bytes), request)
                 return asked.write(await self._submit(asked.rows, asked.count))
 
-            return await self.within(work)
+            return await self._within(work, request)
 
         return handle
 
-    async def within(self, work: Callable[[], Awaitable[T]]) -> T:
+    async def _within(self, work: Callable[[], Awaitable[Answer]], request: Request) -> Answer:
         """What `work` gives, if it does by the deadline; counted and timed.
 
         Raises:
@@ -83,17 +84,9 @@ class Desk:
             raise HttpProblem(504, detail) from None
         finally:
             self._metrics.held.dec()
-        self._metrics.seconds.observe(time.perf_counter() - start)
+        self._metrics.seconds.labels(str(request.version), request.variant).observe(
+            time.perf_counter() - start)
         return result
-
-    async def score(self, rows: Rows, count: int) -> Scored:
-        """Answers of rows that came by another way than HTTP, within the same limits.
-
-        Raises:
-            HttpProblem: 413 to 504, as for HTTP.
-        """
-
-        return await self.within(lambda: self._submit(rows, count))
 
     async def _submit(self, rows: Rows, count: int) -> Scored:
         if not 1 <= count <= self.max_rows:

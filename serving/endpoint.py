@@ -35,12 +35,13 @@ def build(
     """The endpoint with its model warm. A new protocol is a file and a line here."""
     _warm_up(contract, predictor, spec.max_batch_rows)
     metrics = Metrics(name, version)
+    scorer = Scorer(contract, predictor, version)
     batcher: Batcher[Rows, Scored] = Batcher(
-        Scorer(contract, predictor), max_rows=spec.max_batch_rows, max_waiting=spec.max_waiting,
+        scorer, max_rows=spec.max_batch_rows, max_waiting=spec.max_waiting,
         on_batch=metrics.batch,
     )
-    desk = Desk(batcher, metrics, spec)
-    native, arrow = Native(contract, name, version), ArrowStream(contract, name, version)
+    desk = Desk(scorer, batcher, metrics, spec)
+    native, arrow = Native(contract, name), ArrowStream(contract, name)
     routes = [
         Route("POST", "/predict", desk.handler({b"application/json": native.read, ARROW: arrow.read})),
         *OpenInference(contract, name, version, desk).routes(),
@@ -51,7 +52,8 @@ def build(
 
     def count(request: Request | None, answer: Answer, seconds: float) -> None:
         path = request.route.path if request is not None else "other"
-        metrics.requests.labels(path, str(answer.status)).inc()
+        version, variant = (request.version, request.variant) if request is not None else (0, "")
+        metrics.answered(path, answer.status, version, variant)
 
     return Endpoint(routes, guards=guards or [], observers=[count], is_stuck=lambda: desk.stuck)
 
@@ -61,7 +63,7 @@ def _warm_up(contract: Contract, predictor: PredictorLike, max_rows: int) -> Non
     document = contract.model_dump(mode="json")
     for rule in document["columns"].values():
         rule["pattern"] = None
-    score = Scorer(type(contract).model_validate(document), predictor)
+    score = Scorer(type(contract).model_validate(document), predictor, 0)
     row = example_row(contract)
     for count in [1] * _WARM_UP + [max_rows]:
         score([[row] * count])

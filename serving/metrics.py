@@ -31,10 +31,12 @@ class Metrics:
     def __init__(self, name: str, version: int) -> None:
         self._registry = own = CollectorRegistry()
         self.requests = Counter(
-            "raymill_requests", "Requests answered", ("path", "status"), registry=own
+            "raymill_requests", "Requests answered", ("path", "status", "version", "variant"),
+            registry=own,
         )
         self.seconds = Histogram(
-            "raymill_request_seconds", "Time to answer a predict", buckets=_SECONDS, registry=own
+            "raymill_request_seconds", "Time to answer a predict", ("version", "variant"),
+            buckets=_SECONDS, registry=own,
         )
         self.batch_rows = Histogram(
             "raymill_batch_rows", "Rows of a forward pass", buckets=_ROWS, registry=own
@@ -51,6 +53,10 @@ class Metrics:
             multiprocess_mode="livemax", registry=own,
         )
         model.labels(name, str(version)).set(1)
+
+    def answered(self, path: str, status: int, version: int, variant: str) -> None:
+        """Count an answer; version 0: no model was asked."""
+        self.requests.labels(path, str(status), str(version or ""), variant).inc()
 
     def batch(self, requests: int, rows: int) -> None:
         self.batch_requests.observe(requests)

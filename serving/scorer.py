@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from raymill.data.contract import Contract
 
 PROBABILITY = "probability_"
+CHAMPION = "champion"
 Rows: TypeAlias = Structs | list[dict[str, Any]] | pa.Table
 """JSON rows, decoded by the contract's types or as they are; or columns, not yet checked."""
 
@@ -34,6 +35,8 @@ class Scored:
     answered: pa.Table
     start: int
     count: int
+    version: int  # of the model that answered
+    variant: str  # what that version was: "champion", "challenger", "shadow"
 
     @cached_property
     def inputs(self) -> pa.Table:
@@ -52,10 +55,16 @@ class Scored:
 
 
 class Scorer:
-    """Checks and scores the rows of several requests at once; the batcher's `score`."""
+    """Checks and scores the rows of several requests at once; the batcher's `score`.
 
-    def __init__(self, contract: Contract, predictor: PredictorLike) -> None:
+    `variant` is what `version` is at the moment; it may change between passes.
+    """
+
+    def __init__(
+        self, contract: Contract, predictor: PredictorLike, version: int, variant: str = CHAMPION
+    ) -> None:
         self._contract, self._predictor = contract, predictor
+        self.version, self.variant = version, variant
         self._columns = ColumnReader(contract)
 
     def __call__(self, requests: Sequence[Rows]) -> list[Scored]:
@@ -65,11 +74,11 @@ class Scorer:
             DataError: naming each row and field that breaks the contract. With one request, the
                 row's index is that in it.
         """
-        table = self._joined(requests)
+        table, variant = self._joined(requests), self.variant
         answers = self._predictor.predict(table)
         scored, start = [], 0
         for rows in requests:
-            scored.append(Scored(table, answers, start, len(rows)))
+            scored.append(Scored(table, answers, start, len(rows), self.version, variant))
             start += len(rows)
         return scored
 

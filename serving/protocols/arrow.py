@@ -28,12 +28,11 @@ class ArrowStream:
     compressed stream is refused, since a small one could hold any number of bytes.
     """
 
-    def __init__(self, contract: Contract, name: str, version: int) -> None:
+    def __init__(self, contract: Contract, name: str) -> None:
         self._rules = {each: contract.columns[each] for each in contract.features}
         self._known = frozenset(contract.columns) | frozenset(contract.drop)
         self._judged: dict[bytes, pa.Schema] = {}
-        self._headers = [(b"x-raymill-model", name.encode()),
-                         (b"x-raymill-version", str(version).encode())]
+        self._model = (b"x-raymill-model", name.encode())
 
     def read(self, body: bytes, request: Request) -> Asked:
         """The stream's rows.
@@ -108,10 +107,11 @@ class ArrowStream:
         return table
 
     def write(self, scored: Scored) -> Answer:
+        version = (b"x-raymill-version", str(scored.version).encode())
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, scored.answers.schema) as stream:
             stream.write_table(scored.answers)
-        return Answer(sink.getvalue().to_pybytes(), ARROW, headers=self._headers)
+        return Answer(sink.getvalue().to_pybytes(), ARROW, headers=[self._model, version])
 
 
 def fits(kind: pa.DataType, rule: ColumnRule) -> bool:

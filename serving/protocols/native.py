@@ -31,9 +31,8 @@ _UNDECODED = msgspec.json.Decoder(_Undecoded)
 class Native:
     """Reads and writes the bodies of `POST /predict`."""
 
-    def __init__(self, contract: Contract, name: str, version: int) -> None:
-        self._structs = StructReader(contract)
-        self._tail = {"model": name, "version": version}
+    def __init__(self, contract: Contract, name: str) -> None:
+        self._structs, self._name = StructReader(contract), name
 
     def read(self, body: bytes, request: Request) -> Asked:
         """The rows of a body.
@@ -49,7 +48,8 @@ class Native:
         return Asked(rows, len(rows), self.write)
 
     def write(self, scored: Scored) -> Answer:
-        return Answer(encode({"predictions": predictions(scored), **self._tail}))
+        return Answer(encode({"predictions": predictions(scored), "model": self._name,
+                              "version": scored.version}))
 
 
 def predictions(scored: Scored) -> list[dict[str, Any]]:

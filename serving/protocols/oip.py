@@ -157,7 +157,8 @@ class OpenInference:
             else:
                 output["data"] = columns[name]
             outputs.append(output)
-        document: dict[str, Any] = {"model_name": self._name, "model_version": self._version}
+        document: dict[str, Any] = {"model_name": self._name,
+                                    "model_version": str(scored.version)}
         head = encode(document | ({"id": id_} if id_ else {}) | {"outputs": outputs})
         if not parts:
             return Answer(head)

@@ -283,9 +283,9 @@ def test_metrics_count_answers_rows_and_the_model(ask: Client) -> None:
     ask.predict([{}])
     ask("GET", f"/{SECRET}")
     text = ask("GET", "/metrics").text
-    assert 'raymill_requests_total{path="/predict",status="200"} 1.0' in text
-    assert 'raymill_requests_total{path="/predict",status="422"} 1.0' in text
-    assert 'raymill_requests_total{path="other",status="404"} 1.0' in text
+    assert 'raymill_requests_total{path="/predict",status="200",variant="champion",version="3"} 1.0' in text
+    assert 'raymill_requests_total{path="/predict",status="422",variant="champion",version="3"} 1.0' in text
+    assert 'raymill_requests_total{path="other",status="404",variant="",version=""} 1.0' in text
     assert 'raymill_model_info{name="fraud",version="3"} 1.0' in text
     assert "raymill_held_requests 0.0" in text and SECRET not in text
 

@@ -164,7 +164,7 @@ def test_replicas_come_under_load_and_go_when_left_alone(
     counts = [count for _, count, _ in service.status(home, "toy")[0].timeline]
     assert counts[0] == 1 and 2 in counts and counts[-1] == 1
     text = httpx.get(running.url + "/metrics").text
-    total = re.search(r'raymill_requests_total{path="/predict",status="200"} (\d+)', text)
+    total = re.search(r'raymill_requests_total{path="/predict",status="200",variant="champion",version="7"} (\d+)', text)
     assert total is not None and int(total[1]) >= 16  # also those of the replica that has gone
 
 
