@@ -24,12 +24,12 @@ def adult(folder: Path, rows: int = ROWS) -> tuple[Prepared, str]:
     if real:
         shutil.copyfile(given, folder / "adult.csv")
     else:
-        pyarrow.csv.write_csv(_made(rows), folder / "adult.csv")
+        pyarrow.csv.write_csv(made(rows), folder / "adult.csv")
     spec = DataSpec(source="adult.csv", target="income", split=SplitSpec(by="stratified"))
     return prepare(spec, folder, folder / "cache", ignore), "real" if real else "generated"
 
 
-def _made(rows: int) -> pa.Table:
+def made(rows: int) -> pa.Table:
     """Mixed columns of which a quarter of the rows' incomes follow, with noise and interactions."""
     draw = np.random.default_rng(0)
     age = draw.integers(17, 90, rows)

@@ -15,7 +15,7 @@ import ray
 import ray.train
 import torch
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, UserCallback
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 
 from raymill.errors import Problem, RaymillError, TrainingError
 from raymill.events import Event, Notify, ignore, note
@@ -26,6 +26,7 @@ from .devices import usable_gpus
 from .failures import last_line, lost
 from .job import TrainJob
 from .loop import fit
+from .loopback import LoopbackTorch
 from .mailbox import Beat, Letters, Mailbox
 from .placement import SPLITS, Rows, place_rows, shard_of
 from .result import FitResult, as_dict, from_dict
@@ -125,7 +126,7 @@ def _trainer(
             resources_per_worker={"CPU": share.cpus,
                                   **({"GPU": share.gpus} if share.gpus else {})},
         ),
-        torch_config=TorchConfig(backend=share.backend, timeout_s=600),
+        torch_config=LoopbackTorch(backend=share.backend, timeout_s=600),
         run_config=RunConfig(
             name="ray", storage_path=str(out), logging_config=LoggingConfig(log_level="ERROR"),
             failure_config=FailureConfig(max_failures=job.training.max_failures,
