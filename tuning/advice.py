@@ -10,8 +10,8 @@ from typing import Any
 
 from .importance import ENOUGH, Importances
 from .records import SearchResult, TrialRecord
-from .space import flat
 from .spec import Dimension
+from .walk import flat
 
 AT_BOUND = 0.04  # of a range, by its logarithm where that is searched
 LITTLE = 0.05  # a share under which a field may be fixed
@@ -190,7 +190,7 @@ def levels(grace: int, factor: float, epochs: int) -> list[int]:
     """The epochs at which successive halving decides: grace, grace x factor, ... and the last."""
     found = []
     level = float(min(grace, epochs))
-    while level < epochs:
-        found.append(round(level))
+    while int(level) < epochs:
+        found.append(int(level))
         level *= factor
     return [*dict.fromkeys(found), epochs]

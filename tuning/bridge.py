@@ -20,13 +20,13 @@ from raymill.events import Event, Notify, warn
 from raymill.training.job import TrainJob
 
 from .budget import Budget
-from .fields import Space
 from .ledger import Ledger
 from .own import Callback
 from .pruning import Pruner
 from .records import State, TrialRecord
 from .space import decode
 from .trial import EPOCH, FAILED, FINISHED, MEASURES, METRICS, OBJECTIVE, PLACE
+from .walk import Space
 
 MakeJob = Callable[[dict[str, Any]], TrainJob]
 

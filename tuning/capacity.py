@@ -82,10 +82,7 @@ def trial_gpu(tuning: TuningSpec, training: TrainingSpec, cluster: Resources) ->
 
 
 def _check_gpus(workers: int, gpu: float) -> None:
-    """Ray shares one GPU out, or gives whole ones; NCCL wants a GPU a rank."""
-    if gpu > 1 and gpu != int(gpu):
-        raise UsageError(f"a trial holds a share of one GPU or whole ones, but "
-                         f"tuning.resources.gpu is {gpu:g}", cure=f"Set it to {math.ceil(gpu)}.")
+    """NCCL wants a GPU a rank."""
     if workers > 1 and 0 < gpu < 1:
         raise UsageError(
             f"workers of a trial can't share a GPU: tuning.resources.workers is {workers} and gpu "

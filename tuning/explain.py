@@ -7,8 +7,8 @@ from typing import Any
 from .advice import advise, levels, rungs
 from .importance import importances
 from .records import SearchResult
-from .space import flat
 from .spec import TuningSpec
+from .walk import flat
 
 
 def rung_epochs(tuning: TuningSpec, epochs: int) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -14,9 +14,8 @@ from raymill.training.spec import TrainingSpec
 from raymill.yamls import did_you_mean
 
 from .spec import Dimension, TuningSpec
+from .walk import FAMILY, Space
 
-FAMILY = "model.family"
-Space = Mapping[str, Dimension]
 Place = tuple[str, ...]
 
 # How a trial runs, not what comes out: no dimension, and no part of what names a study.

@@ -12,7 +12,8 @@ from optuna.distributions import BaseDistribution
 from optuna.importance import FanovaImportanceEvaluator
 
 from .records import SearchResult, TrialRecord
-from .space import encode, flat, to_optuna
+from .space import encode, to_optuna
+from .walk import flat
 
 ENOUGH, FEWEST = 30, 6
 _SEED = 0  # the trees of fANOVA are drawn: equal searches give equal shares

@@ -21,7 +21,6 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from .fields import Space
 from .objectives import Objectives
 from .population import Population
 from .pruning import Rival
@@ -30,6 +29,7 @@ from .samplers import grid, sampler_for
 from .space import complete, draw
 from .spec import TuningSpec
 from .study import open_study, quiet
+from .walk import Space
 
 _STATES: dict[TrialState, State] = {
     TrialState.COMPLETE: "complete",

@@ -23,10 +23,10 @@ from raymill.training.params import FOLLOWED
 from raymill.training.spec import TrainingSpec
 
 from .cube import from_unit
-from .fields import Space
 from .records import TrialRecord
-from .space import flat, to_optuna
+from .space import to_optuna
 from .spec import TuningSpec
+from .walk import Space, flat
 
 QUANTILE, RESAMPLED, FACTORS = 0.25, 0.25, (0.8, 1.2)
 # Fields that may change while the weights stay; all others are taken over with the weights.

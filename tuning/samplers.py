@@ -21,9 +21,9 @@ from optuna.samplers import (
 from raymill.errors import UsageError
 
 from .cube import CmaEsSampler, SobolSampler
-from .fields import Space
-from .space import flat, to_optuna
+from .space import to_optuna
 from .spec import Dimension, TuningSpec, label
+from .walk import Space, flat
 
 LARGEST_GRID = 100_000
 

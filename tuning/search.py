@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 from raymill.data.schema import InputSchema
 from raymill.errors import Problem, TrainingError, UsageError
 from raymill.events import Event, Notify, ignore, note, warn
+from raymill.specs import PlacedError
 from raymill.training.auto import AUTO, candidates, without_choice
 from raymill.training.job import TrainJob, make_job
 from raymill.training.spec import ModelSpec, TrainingSpec
 
-from .fields import EXECUTION, FAMILY, Space
+from .conflicts import check_refit
+from .fields import EXECUTION
 from .ledger import Ledger, study_name
 from .objectives import Objectives
 from .own import Own
@@ -23,9 +25,10 @@ from .population import Population
 from .records import SearchResult, TrialRecord
 from .run import run_trials
 from .samplers import limits_of
-from .space import decode, encode, own_values, space_for, stated_fields, with_params
+from .space import decode, encode, own_values, space_for, stated_fields
 from .spec import Dimension, TuningSpec
 from .storage import FILES, held, place_of
+from .walk import FAMILY, Space, with_params
 from .warm import take_over
 
 if TYPE_CHECKING:
@@ -176,6 +179,10 @@ def what_is_searched(
     schema = prepared.transform.schema
     first = tuning.objectives[0].metric if tuning.objectives else metric
     families = _families(model, training, tuning, schema)
+    try:
+        check_refit(tuning, training, families)
+    except PlacedError as error:
+        raise UsageError(str(error)) from None
     base = make_job(model.model_copy(update={"family": families[0]}), training, first, schema,
                     project)
     wanted = {FAMILY: Dimension(choice=families)} if len(families) > 1 else tuning.space

@@ -1,12 +1,8 @@
-"""The search space: the spec's dimensions as Optuna's, and drawn values put back into the specs.
-
-A field in the branch of an option is known to Optuna as `option/field`: the same field may stand in
-the branches of several options with ranges of its own. Everywhere else a value goes by its field.
-"""
+"""The search space: the spec's dimensions as Optuna's, and drawn values back by their fields."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from optuna.distributions import (
@@ -21,8 +17,9 @@ from raymill.specs import PlacedError
 from raymill.training.params import DEFAULT_SPACES
 from raymill.training.spec import ModelSpec, TrainingSpec
 
-from .fields import FAMILY, Space, check_space, takes_fractions
+from .fields import check_space, takes_fractions
 from .spec import Dimension, label
+from .walk import FAMILY, Left, Space, active, flat
 
 
 def space_for(
@@ -94,34 +91,6 @@ def stated_fields(model: ModelSpec, training: TrainingSpec) -> frozenset[str]:
     )
 
 
-class Left:
-    """Says that a dimension has no value."""
-
-
-def flat(space: Space, prefix: str = "") -> Iterator[tuple[str, str, Dimension]]:
-    """Every dimension of every branch: its name for Optuna, its field, itself."""
-    for path, dimension in space.items():
-        yield prefix + path, path, dimension
-        for option, below in dimension.branches.items():
-            yield from flat(below, f"{prefix}{option}/")
-
-
-def active(
-    space: Space, choose: Callable[[str, str, Dimension], Any], prefix: str = ""
-) -> Iterator[tuple[str, str, Any]]:
-    """Go down the branches that `choose(name, field, dimension)` takes.
-
-    Yields each name, field and chosen label; one chosen as `Left` is left out, as is what is below.
-    """
-    for path, dimension in space.items():
-        chosen = choose(prefix + path, path, dimension)
-        if chosen is Left:
-            continue
-        yield prefix + path, path, chosen
-        option, below = dimension.branch(chosen)
-        yield from active(below, choose, f"{prefix}{option}/")
-
-
 def to_optuna(space: Space) -> dict[str, BaseDistribution]:
     """Every dimension's distribution, by its name for Optuna."""
     return {name: _distribution(dimension) for name, _, dimension in flat(space)}
@@ -169,33 +138,6 @@ def own_values(model: ModelSpec, training: TrainingSpec, family: str, space: Spa
         if value is not Left:
             said[path] = value
     return encode(space, said)
-
-
-def with_params(
-    model: ModelSpec, training: TrainingSpec, params: Mapping[str, Any]
-) -> tuple[ModelSpec, TrainingSpec]:
-    """The specs with the fields that `params` names by dotted path (`model.width`) replaced.
-
-    Another family than the spec's starts from that family's own defaults.
-
-    Raises:
-        pydantic.ValidationError: a value that its field refuses.
-    """
-    fields: dict[str, Any] = {
-        "model": model.model_dump(),
-        "training": training.model_dump(),
-    }
-    if params.get(FAMILY, model.family) != model.family:
-        fields["model"] = {}
-    for path, value in params.items():
-        *above, field = path.split(".")
-        spot = fields
-        for key in above:
-            spot = spot[key]
-        spot[field] = value
-    return ModelSpec.model_validate(fields["model"]), TrainingSpec.model_validate(
-        fields["training"]
-    )
 
 
 def _distribution(dimension: Dimension) -> BaseDistribution:

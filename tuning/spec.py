@@ -19,7 +19,17 @@ from raymill.specs import Duration, Part, PlacedError
 from raymill.training.objective import METRICS
 from raymill.yamls import did_you_mean
 
-from .goals import Goal, Limit, Rule, as_goal, limit_text, parse_limit, parse_rule, rule_text
+from .goals import (
+    MEASURES,
+    Goal,
+    Limit,
+    Rule,
+    as_goal,
+    limit_text,
+    parse_limit,
+    parse_rule,
+    rule_text,
+)
 
 
 def _scalar(text: str) -> Any:
@@ -152,14 +162,21 @@ class BudgetSpec(Part):
 class TrialResources(Part):
     """What one trial holds.
 
-    `cpu` and `gpu` are of each of its `workers`; `gpu` left out: one where the cluster has any and
-    training allows. `data_cpu` is kept free of trials, for loops that use Ray Data themselves.
+    `cpu` and `gpu` (one, or a share of one) are of each of its `workers`; `gpu` left out: one
+    where the cluster has any and training allows. `data_cpu` is kept free of trials, for loops that use Ray Data themselves.
     """
 
     workers: Annotated[int, Field(ge=1, le=1024)] = 1
     cpu: Annotated[float, Field(gt=0)] = 1
     gpu: Annotated[float, Field(ge=0)] | None = None
     data_cpu: Annotated[float, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _a_gpu_a_worker(self) -> TrialResources:
+        if self.gpu is not None and self.gpu > 1:
+            raise PlacedError(f"a worker computes on one GPU, or on a share of one, but got "
+                              f"{self.gpu:g}: for more of them a trial, raise workers", "gpu")
+        return self
 
 
 Sampler = Literal["tpe", "gp", "cmaes", "nsga2", "nsga3", "qmc", "random", "grid"]
@@ -238,6 +255,16 @@ class TuningSpec(Part):
                               f"but got {self.rule.name}", "choose")
         if self.rule.kind != "best" and len(names) < 2:
             raise PlacedError(f"{self.choose} chooses among several objectives", "choose")
+        return self
+
+    @model_validator(mode="after")
+    def _average_fits(self) -> TuningSpec:
+        """An average costs what its members cost together, which no trial was measured for."""
+        judged = [goal.metric for goal in self.objectives] + [limit.name for limit in self.limits]
+        costs = [name for name in judged if name in MEASURES]
+        if self.ensemble is not None and costs:
+            raise PlacedError(f"an average of trials can't keep to {costs[0]}, which each of them "
+                              "adds to: leave out ensemble, or that", "ensemble")
         return self
 
     @model_validator(mode="after")

@@ -19,9 +19,10 @@ from raymill.training.job import make_job
 
 from .ledger import Ledger
 from .objectives import Objectives
-from .space import complete, decode, encode, own_values, to_optuna, with_params
+from .space import complete, decode, encode, own_values, to_optuna
 from .spec import Dimension, TuningSpec
 from .storage import SQLITE, storage_in
+from .walk import with_params
 
 if TYPE_CHECKING:
     from .search import What

@@ -82,6 +82,7 @@ def tune(
     if spec.tuning.trials == 0:
         raise UsageError("a search needs at least one trial", cure="Set tuning.trials.")
     with workspace(spec, "tune", base, home, notify) as work:
+        make_plan(spec, cluster_nodes(), only="search").require()
         found = steps.search(work, steps.prepare_data(work), own)
     assert found.folder is not None, "a search has a folder"
     return Study.of(found, storage_in(found.folder, spec.tuning.storage))
@@ -96,6 +97,7 @@ def train(
     With `profiled`, some steps are timed first; it hears where their time goes.
     """
     with workspace(spec, "train", base, home, notify) as work:
+        make_plan(spec, cluster_nodes(), only="train").require()
         data = steps.prepare_data(work)
         if profiled is not None:
             profiled(steps.profile(work, data))

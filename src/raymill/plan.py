@@ -69,14 +69,19 @@ class Plan:
         }
 
 
-def make(spec: Spec, nodes: Sequence[Resources], data_mb: float | None = None) -> Plan:
+def make(spec: Spec, nodes: Sequence[Resources], data_mb: float | None = None,
+         only: str | None = None) -> Plan:
     """The plan of `spec` on `nodes` (each with CPU, GPU, and memory and object_store_memory in
-    bytes); `data_mb` is the size of the data's files."""
+    bytes); `data_mb` is the size of the data's files. `only` is the one stage that is to come
+    after the data (search, train, serve)."""
     problems: list[Problem] = []
     stages = [_data(nodes, data_mb)]
-    if spec.tuning.trials:
+    if spec.tuning.trials and only in (None, "search"):
         stages += _search(spec, nodes, problems)
-    stages += [_train(spec.training, nodes, problems), _serve(spec.serving, nodes, problems)]
+    if only in (None, "train"):
+        stages.append(_train(spec.training, nodes, problems))
+    if only in (None, "serve"):
+        stages.append(_serve(spec.serving, nodes, problems))
     _memory(stages, nodes, problems)
     return Plan([dict(node) for node in nodes], stages, problems, _warnings(nodes, data_mb))
 

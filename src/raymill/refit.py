@@ -12,6 +12,7 @@ from torch import Tensor
 from raymill.data.prepare import Prepared
 from raymill.errors import Problem, UsageError
 from raymill.events import note, warn
+from raymill.training.auto import AUTO
 from raymill.training.bundle import write as write_bundle
 from raymill.training.checkpoint import load_weights, newest_good, read_progress
 from raymill.training.distributed import train as train_distributed
@@ -23,7 +24,7 @@ from raymill.training.metrics import compute_all
 from raymill.training.objective import METRICS
 from raymill.training.predictor import Predictor
 from raymill.tuning.kept import best_checkpoint
-from raymill.tuning.space import with_params
+from raymill.tuning.walk import with_params
 
 from .results import SearchOutcome
 from .workspace import Work
@@ -72,7 +73,7 @@ def refit(work: Work, data: Prepared, job: TrainJob, found: SearchOutcome, folde
         alone = _fitted(work, data, _begun(job, found) if mode == "checkpoint" else job, folder)
     if tuning.ensemble is None or not found.trials:
         return alone
-    return _better(work, data, alone, _members(work, data, found, tuning.ensemble), folder)
+    return _better(work, data, alone, _members(work, data, job.family, found), folder)
 
 
 def plan_of(work: Work, found: SearchOutcome) -> dict[str, Any]:
@@ -133,12 +134,16 @@ def _leaders(found: SearchOutcome, most: int) -> list[dict[str, Any]]:
 
 
 def _members(
-    work: Work, data: Prepared, found: SearchOutcome, most: int
+    work: Work, data: Prepared, family: str, found: SearchOutcome
 ) -> list[tuple[int, TrainJob, Mapping[str, Tensor]]]:
-    """(trial, job, weights) of the winner's companions, as their trials left them."""
-    spec, schema = work.spec, data.transform.schema
-    family = make_job(spec.model, spec.training, found.metric, schema, work.project).family
-    base = spec.model.model_copy(update={"family": family})
+    """(trial, job, weights) of the winner's companions, as their trials left them.
+
+    `family` is the winner's, which is that of all where the search did not choose one.
+    """
+    spec, schema, most = work.spec, data.transform.schema, work.spec.tuning.ensemble or 1
+    base = spec.model
+    if base.family == AUTO:
+        base = base.model_copy(update={"family": family})
     members: list[tuple[int, TrainJob, Mapping[str, Tensor]]] = []
     for trial in _leaders(found, most)[1:]:
         assert found.folder is not None
@@ -171,8 +176,11 @@ def _better(
     gain = average[metric] - single[metric] if job.maximize else single[metric] - average[metric]
     told = (f"the average of {count} models reaches {metric} {average[metric]:.4f} on validation, "
             f"the best alone {single[metric]:.4f}")
-    if gain <= 0:
-        note(work.notify, f"{told}: the best stays alone")
+    broken = [limit.text for limit in work.spec.tuning.limits
+              if limit.excess(average[limit.name]) > 0]
+    if gain <= 0 or broken:
+        why = f", but breaks {' and '.join(broken)}" if gain > 0 else ""
+        note(work.notify, f"{told}{why}: the best stays alone")
         return alone
     note(work.notify, f"{told}: the average is the model")
     return replace(alone, job=together, weights=weights,

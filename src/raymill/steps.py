@@ -17,6 +17,7 @@ from raymill.evaluation.search_report import SearchData, render_search
 from raymill.evaluation.threshold import choose
 from raymill.evaluation.words import findings
 from raymill.events import note, warn
+from raymill.spec import Spec
 from raymill.tracking.registry import ModelVersion
 from raymill.training.auto import AUTO, why
 from raymill.training.bundle import Bundle
@@ -129,11 +130,7 @@ def _search_data(found: SearchOutcome) -> SearchData:
 def train(work: Work, data: Prepared, found: SearchOutcome) -> TrainOutcome:
     """Train the found parameters with all of `training.workers`, and write the bundle."""
     spec = work.spec
-    model = ModelSpec.model_validate(found.model) if found.model else spec.model
-    training = spec.training
-    if found.training is not None:
-        kept = training.model_dump(include={"workers", "cpus_per_worker", "max_failures"})
-        training = TrainingSpec.model_validate({**found.training, **kept})
+    model, training = as_found(spec, found)
     job = make_job(model, training, metric_of(work, data), data.transform.schema, work.project)
     if model.family == AUTO:
         note(work.notify, f"model.family auto: {job.family} ({why(job.family, training)})")
@@ -165,6 +162,15 @@ def train(work: Work, data: Prepared, found: SearchOutcome) -> TrainOutcome:
     work.record("params", **{"model.family": result["family"]})
     work.record("metrics", **{k: v for k, v in result["metrics"].items() if k.startswith("val_")})
     return TrainOutcome(bundle=folder / "bundle", **result)
+
+
+def as_found(spec: Spec, found: SearchOutcome) -> tuple[ModelSpec, TrainingSpec]:
+    """The found model and training, run as the spec says now."""
+    if found.model is None or found.training is None:
+        return spec.model, spec.training
+    execution = spec.training.model_dump(include=EXECUTION)
+    return (ModelSpec.model_validate(found.model),
+            TrainingSpec.model_validate({**found.training, **execution}))
 
 
 def profile(work: Work, data: Prepared) -> Profile:

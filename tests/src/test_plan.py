@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from raymill import pipeline
 from raymill.cli.main import main
+from raymill.errors import UsageError
 from raymill.plan import Plan, declared_nodes, make
 from raymill.spec import spec_from
 
@@ -33,7 +36,8 @@ IMPOSSIBLE: list[tuple[str, list[dict[str, float]], dict[str, Any], str]] = [
     ("workers of a trial that no machine holds", TWO,
      {"tuning": {"resources": {"workers": 2, "cpu": 3}}}, "= 6 CPUs"),
     ("a trial with a GPU that is not there", BOX, {"tuning": {"resources": {"gpu": 1}}}, "1 GPU"),
-    ("a trial of more GPUs than there are", GPU, {"tuning": {"resources": {"gpu": 4}}}, "4 GPUs"),
+    ("a trial of more GPUs than there are", GPU, {"tuning": {"resources": {"workers": 4, "gpu": 1}}},
+     "4 GPUs"),
     ("data CPUs that leave none", BOX, {"tuning": {"resources": {"data_cpu": 4}}}, "kept for data"),
     ("GPUs required of none", BOX, {"training": {"gpu": "require"}, "tuning": {"trials": 0}},
      "1 workers x 1 GPU"),
@@ -66,7 +70,7 @@ FEASIBLE: list[tuple[list[dict[str, float]], dict[str, Any]]] = [
     (BOX, {"tuning": {"resources": {"workers": 4}}}),
     (TWO, {"tuning": {"resources": {"workers": 2, "cpu": 2}}}),
     (GPU, {"tuning": {"resources": {"gpu": 0.5}}}),
-    (GPU, {"tuning": {"resources": {"gpu": 2}}}),
+    (GPU, {"tuning": {"resources": {"workers": 2, "gpu": 1}}}),
     (BOX, {"tuning": {"resources": {"data_cpu": 3}}}),
     (BOX, {"tuning": {"trials": 1000, "concurrency": 1}}),
     (GPU, {"training": {"gpu": "require", "workers": 2}}),
@@ -124,3 +128,25 @@ def test_the_verb_exits_2_on_the_impossible(
     assert main(["plan", str(spec), "--json", "--set", "tuning.resources.cpu=999"]) == 2
     said = json.loads(capsys.readouterr().out)
     assert not said["ok"] and "999 CPUs" in said["problems"][0]["got"]
+
+
+def test_a_stage_alone_is_not_refused_for_another() -> None:
+    spec = spec_from({"name": "p", "data": {"source": "x.csv", "target": "y"},
+                      "training": {"workers": 3, "cpus_per_worker": 2},
+                      "tuning": {"resources": {"cpu": 5}}})
+    for only, said in (("train", "3 workers x 2 CPUs"), ("search", "5 CPUs")):
+        [problem] = make(spec, BOX, only=only).problems
+        assert said in problem.got
+
+
+@pytest.mark.parametrize(("verb", "said"), [("train", "3 workers x 2 CPUs"), ("tune", "5 CPUs")])
+def test_a_stage_alone_is_planned_before_its_data_is_read(
+    verb: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = spec_from({"name": "p", "data": {"source": "nowhere.csv", "target": "y"},
+                      "training": {"workers": 3, "cpus_per_worker": 2},
+                      "tuning": {"resources": {"cpu": 5}}})
+    monkeypatch.setattr(pipeline, "workspace", lambda *_: nullcontext())
+    monkeypatch.setattr(pipeline, "cluster_nodes", lambda: BOX)
+    with pytest.raises(UsageError, match=said):
+        getattr(pipeline, verb)(spec)

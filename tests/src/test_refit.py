@@ -26,6 +26,8 @@ from raymill.errors import UsageError
 from raymill.events import Event, Notify
 from raymill.refit import Trained, plan_of, refit
 from raymill.results import SearchOutcome
+from raymill.spec import spec_from
+from raymill.steps import as_found
 from raymill.training.checkpoint import Progress, load_weights, snapshot, write
 from raymill.training.families.ensemble import ENSEMBLE
 from raymill.training.job import TrainJob, make_job
@@ -94,7 +96,7 @@ def job_of(data: Prepared, lr: float) -> TrainJob:
 
 
 def work_of(folder: Path, told: list[Event], **tuning: Any) -> Any:
-    spec = SimpleNamespace(name="x", model=MODEL, training=TRAINING,
+    spec = SimpleNamespace(name="x", model=tuning.pop("model", MODEL), training=TRAINING,
                            tuning=TuningSpec.model_validate(tuning))
     return SimpleNamespace(spec=spec, project=None, notify=told.append,
                            home=SimpleNamespace(path=folder))
@@ -146,6 +148,39 @@ def test_an_average_is_the_model_only_where_it_is_better(
     assert (made.job.family == ENSEMBLE) == ("the average is the model" in said)
     assert len(made.members) == (2 if made.job.family == ENSEMBLE else 0)
     assert made.metrics["val_roc_auc"] >= found.best_value - 1e-6
+
+
+def test_members_are_of_the_family_that_auto_stood_for(
+    refitted: Any, found: SearchOutcome
+) -> None:
+    """The stated space names no family, so neither do the trials; `auto` alone would be gbdt."""
+    wide = [{**t, "params": {**t["params"], "model.width": 16, "model.depth": 1}}
+            for t in found.trials]
+    told: list[Event] = []
+    refitted(replace(found, trials=wide), told, refit="none", ensemble=2, model=ModelSpec())
+    assert "the average of 2 models reaches roc_auc" in told[-1].data["text"]
+
+
+def test_an_average_that_breaks_a_constraint_stays_out(
+    refitted: Any, found: SearchOutcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Event] = []
+    measured = [{"roc_auc": 0.8, "recall": 0.9}, {"roc_auc": 0.9, "recall": 0.4}]
+    monkeypatch.setattr(module, "_validation", lambda *_: measured.pop(0))
+    made = refitted(found, told, refit="none", ensemble=3, constraints=["recall >= 0.5"])
+    assert made.job.family == "mlp"
+    assert "breaks recall >= 0.5: the best stays alone" in told[-1].data["text"]
+
+
+def test_how_training_runs_is_as_the_spec_says_now(found: SearchOutcome) -> None:
+    spec = spec_from({"name": "x", "data": {"source": "x.csv", "target": "y"}, "training": {
+        "lr": 0.5, "strategy": "fsdp", "workers": 2, "checkpoint_every": 100, "guard_every": 7,
+        "watchdog": "90s"}})
+    model, training = as_found(spec, found)
+    assert model == MODEL
+    assert training.lr == found.best_params["training.lr"]
+    assert (training.strategy, training.workers, training.checkpoint_every, training.guard_every,
+            training.watchdog) == ("fsdp", 2, 100, 7, "90s")
 
 
 def test_an_average_that_is_worse_stays_out(refitted: Any, found: SearchOutcome) -> None:

@@ -65,6 +65,60 @@ def test_a_space_is_checked_against_the_fields(override: str, said: str) -> None
         spec_from(THREE, ["model.family=mlp", override])
 
 
+SGD = "{choice: {adamw: {}, sgd: {training.momentum: {low: 0.5, high: 0.9}}}}"
+WRONG = "{choice: {sgd: {}, adamw: {training.momentum: {low: 0.5, high: 0.9}}}}"
+
+
+@pytest.mark.parametrize(("overrides", "said"), [
+    (["tuning.space.training.momentum={low: 0.5, high: 0.9}"],
+     r"space\.training\.momentum: momentum does nothing here.*every trial with training\.momentum"),
+    (["training.loss=mse", "tuning.space.training.label_smoothing={low: 0.0, high: 0.1}"],
+     r"label_smoothing: 0\.1 would fail"),
+    (["tuning.space.training.momentum={low: 0.5, high: 0.9}",
+      "tuning.space.training.optimizer={choice: [sgd, adamw]}"],
+     r"every trial with training\.optimizer: adamw would fail"),
+    ([f"tuning.space.training.optimizer={WRONG}"],
+     r"every trial with training\.optimizer: adamw would fail"),
+])
+def test_a_searched_value_that_always_conflicts_is_refused(
+    overrides: list[str], said: str
+) -> None:
+    with pytest.raises(SpecError, match=said):
+        spec_from(THREE, ["model.family=mlp", *overrides])
+
+
+@pytest.mark.parametrize("overrides", [
+    [f"tuning.space.training.optimizer={SGD}"],
+    ["training.optimizer=sgd", "tuning.space.training.momentum={low: 0.5, high: 0.9}"],
+    ["tuning.space.training.huber_delta={low: 0.5, high: 2}",
+     "tuning.space.training.loss={choice: [huber]}"],
+])
+def test_a_space_whose_values_go_together_is_taken(overrides: list[str]) -> None:
+    assert spec_from(THREE, ["model.family=mlp", *overrides]).tuning.space
+
+
+@pytest.mark.parametrize(("overrides", "said"), [
+    (["model.family=gbdt", "tuning.refit=checkpoint"], r"tuning\.refit: .*gbdt has none"),
+    (["tuning.space.model.family={choice: [mlp, gbdt]}", "tuning.refit=checkpoint"], "gbdt has"),
+    (["training.resample=balanced", "tuning.ensemble=2"], r"tuning\.ensemble: .*corrects one model"),
+    (["tuning.space.training.resample={choice: [none, balanced]}", "tuning.refit=none"],
+     "corrects one model"),
+    (["tuning.ensemble=3", "tuning.constraints=[model_mb <= 20]"], "can't keep to model_mb"),
+    (["tuning.ensemble=3", "tuning.objectives=[roc_auc, p99_latency_ms]"], "keep to p99_latency"),
+])
+def test_a_refit_that_the_winner_can_t_be_given_is_refused_before_the_search(
+    overrides: list[str], said: str
+) -> None:
+    with pytest.raises(SpecError, match=said):
+        spec_from(THREE, overrides)
+
+
+def test_a_refit_that_only_a_search_would_make_is_no_concern_without_one() -> None:
+    spec_from(THREE, ["model.family=gbdt", "tuning.refit=checkpoint", "tuning.trials=0"])
+    spec_from(THREE, ["training.resample=balanced", "training.prior_correction=false",
+                      "tuning.ensemble=2"])
+
+
 def test_a_family_s_parameter_stands_in_its_branch() -> None:
     with pytest.raises(SpecError, match=r"put it into the branch of its family"):
         spec_from(THREE, ["tuning.space.model.family={choice: [mlp, linear]}",

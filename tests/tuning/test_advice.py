@@ -92,6 +92,7 @@ def test_few_trials_say_so() -> None:
 
 def test_rungs_count_who_reached_and_who_stopped() -> None:
     assert levels(3, 3, 20) == [3, 9, 20]
+    assert levels(3, 2.5, 20) == [3, 7, 18, 20]  # where ASHA decides
     trials = [record(0, 0.9).to_dict(), record(1, 0.5, epochs=2).to_dict(),
               record(2, 0.6, epochs=2).to_dict(), record(3, None).to_dict()]
     rows = rungs(trials, [2, 8], True)

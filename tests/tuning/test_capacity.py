@@ -1,6 +1,7 @@
 """The plan of a search: what fits is counted, what would deadlock is refused with the sum."""
 
 import pytest
+from pydantic import ValidationError
 
 from raymill.errors import UsageError
 from raymill.training.spec import TrainingSpec
@@ -43,7 +44,6 @@ def test_the_driver_of_several_workers_takes_no_cpu_from_them() -> None:
      "2 workers x 1 CPU = 2 CPUs, 1 CPU kept for data; the cluster has 2 CPUs"),
     ([{"CPU": 4, "GPU": 1}], {"workers": 2, "gpu": 1},
      "2 workers x 1 CPU and 1 GPU = 2 CPUs and 2 GPUs; the cluster has 4 CPUs and 1 GPU"),
-    ([{"CPU": 4, "GPU": 2}], {"gpu": 1.5}, "a share of one GPU or whole ones"),
     ([{"CPU": 4, "GPU": 2}], {"workers": 2, "gpu": 0.5}, "can't share a GPU"),
 ])
 def test_a_plan_that_would_wait_for_ever_is_refused_with_its_arithmetic(
@@ -63,3 +63,9 @@ def test_a_trial_takes_a_gpu_where_there_is_one() -> None:
         trial_gpu(TuningSpec(resources=TrialResources(gpu=1)), TrainingSpec(gpu="never"), {})
     with pytest.raises(UsageError, match="has no GPU"):
         trial_gpu(TuningSpec(), TrainingSpec(gpu="require"), {})
+
+
+@pytest.mark.parametrize("gpu", [1.5, 2])
+def test_a_worker_of_a_trial_computes_on_one_gpu(gpu: float) -> None:
+    with pytest.raises(ValidationError, match="raise workers"):
+        TrialResources(gpu=gpu)

@@ -15,14 +15,13 @@ from raymill.tuning.space import (
     decode,
     draw,
     encode,
-    flat,
     own_values,
     space_for,
     stated_fields,
     to_optuna,
-    with_params,
 )
 from raymill.tuning.spec import Dimension, TuningSpec
+from raymill.tuning.walk import flat, with_params
 
 
 def test_whole_bounds_draw_whole_numbers() -> None:
