@@ -28,7 +28,8 @@ HEAD = """\
 #   min, max: inclusive bounds         values + closed: true: no other value is allowed
 #   pattern: the whole text matches    unique: true: no value stands twice
 #   kind: numeric, categorical, datetime, text, image, or ignore (kept, not shown to the model)
-#   sensitive: true keeps values out of messages
+#   sensitive: true (personal data) keeps values out of messages; the log of predictions has a
+#   hash of them
 """
 
 

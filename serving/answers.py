@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from .identity import TRACEPARENT, new_id, trace_of
+
 Message = dict[str, Any]
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -34,6 +36,7 @@ class Request:
         route: the route that its path matched. values: what stood in the path's `{...}`.
         holder: who the API key belongs to, once the guard of keys has let it in; "" without keys.
         version, variant: the model that is to answer, once it was chosen; 0 and "" where none is.
+        id: of its answer.
     """
 
     scope: Scope
@@ -43,6 +46,12 @@ class Request:
     holder: str = ""
     version: int = 0
     variant: str = ""
+    id: str = field(default_factory=new_id)
+
+    @property
+    def trace(self) -> str:
+        """The trace id of the client's W3C traceparent, or ""."""
+        return trace_of(self.header(TRACEPARENT))
 
     def header(self, name: bytes) -> bytes:
         """The last value of a header, by its name in lower case; empty when it is not there."""

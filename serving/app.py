@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from .answers import Answer, Guard, Observer, Receive, Request, Route, Scope, Send, encode
+from .identity import HEADER, TRACEPARENT
 from .problems import CONTENT_TYPE, HttpProblem, not_allowed, not_found
 
 _log = logging.getLogger("raymill.serving")
@@ -21,7 +22,8 @@ class Endpoint:
 
     Args:
         routes: each path once. guards: run in their order on every route that is not open.
-        observers: told of every answer. is_stuck: a forward pass hangs.
+        observers: told of every answer. is_stuck: a forward pass hangs. closing: called by
+            `close`.
     """
 
     def __init__(
@@ -31,8 +33,10 @@ class Endpoint:
         guards: Sequence[Guard] = (),
         observers: Sequence[Observer] = (),
         is_stuck: Callable[[], bool] = lambda: False,
+        closing: Sequence[Callable[[], None]] = (),
     ) -> None:
         self._guards, self._observers, self._is_stuck = guards, observers, is_stuck
+        self._closing = closing
         self._plain = {(r.path, r.method): r for r in routes if "{" not in r.path}
         self._patterns = [r for r in routes if "{" in r.path]
         self.routes = tuple(routes)
@@ -41,6 +45,11 @@ class Endpoint:
     def stuck(self) -> bool:
         """A forward pass hangs: the process should be replaced."""
         return self._is_stuck()
+
+    def close(self) -> None:
+        """End what its parts began: no answer comes after it."""
+        for close in self._closing:
+            close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -69,7 +78,7 @@ class Endpoint:
         seconds = time.perf_counter() - start
         for observer in self._observers:
             observer(request, answer, seconds)
-        await _respond(send, answer, head=scope["method"] == "HEAD")
+        await _respond(send, answer, request, head=scope["method"] == "HEAD")
 
     def _find(self, scope: Scope, receive: Receive) -> Request:
         """The request at its route.
@@ -114,13 +123,17 @@ def _told(problem: HttpProblem, request: Request | None) -> Answer:
     return Answer(encode(document), CONTENT_TYPE, problem.status, problem.headers)
 
 
-async def _respond(send: Send, answer: Answer, *, head: bool) -> None:
+async def _respond(send: Send, answer: Answer, request: Request | None, *, head: bool) -> None:
     headers = [
         (b"content-type", answer.content_type),
         (b"content-length", str(len(answer.body)).encode()),
         (b"x-content-type-options", b"nosniff"),
         *answer.headers,
     ]
+    if request is not None:
+        headers.append((HEADER, request.id.encode()))
+        if request.trace:
+            headers.append((TRACEPARENT, request.header(TRACEPARENT)))
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if head else answer.body})
 

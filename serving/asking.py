@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -30,8 +30,9 @@ _TOO_MANY_ROWS = "A request has 1 to "  # how the endpoint's 422 begins
 
 @dataclass(frozen=True)
 class Send:
-    """POST `body` to /predict, and give up after `timeout_s`."""
+    """POST `body` to `path`, and give up after `timeout_s`."""
 
+    path: str
     body: bytes
     content_type: str
     timeout_s: float
@@ -84,15 +85,18 @@ class Asking:
     part: int
     budget: Budget
 
-    def rows(self, rows: Iterable[Row]) -> Talk:
-        """One prediction for each of `rows`, in their order."""
+    def rows(self, rows: Iterable[Row], ids: bool) -> Talk:
+        """One prediction for each of `rows`, in their order; with `ids` each has its `id`."""
         answers: list[Row] = []
         source, back, part = map(msgspec.json.encode, rows), deque[bytes](), self.part
         while some := _next_part(back, source, part):
             body = b'{"rows":[' + b",".join(some) + b"]}"
             try:
-                response = yield from self._ask(body, JSON, len(answers))
-                answers.extend(msgspec.json.decode(response.content)["predictions"])
+                response = yield from self._ask("/predict", body, JSON, len(answers))
+                told = msgspec.json.decode(response.content)
+                answers.extend(told["predictions"] if not ids else [
+                    {"id": f"{told['id']}.{row}", **answer}
+                    for row, answer in enumerate(told["predictions"])])
             except TooMuch:
                 if len(some) == 1:
                     raise
@@ -100,15 +104,20 @@ class Asking:
                 back.extendleft(reversed(some))
         return answers
 
-    def table(self, table: pa.Table) -> Talk:
-        """A table of the answers to `table`'s rows, in their order."""
+    def table(self, table: pa.Table, ids: bool) -> Talk:
+        """A table of the answers to `table`'s rows, in their order; with `ids`, its first column
+        has their ids."""
         answers: list[pa.Table] = []
         done, part = 0, self._part_of(table)
         while done < len(table):
             some = table.slice(done, part)
             try:
-                response = yield from self._ask(_stream(some), ARROW, done)
-                answers.append(pa.ipc.open_stream(response.content).read_all())
+                response = yield from self._ask("/predict", _stream(some), ARROW, done)
+                told = pa.ipc.open_stream(response.content).read_all()
+                if ids:
+                    id_ = response.headers["x-raymill-id"]
+                    told = told.add_column(0, "id", [[f"{id_}.{k}" for k in range(len(told))]])
+                answers.append(told)
                 done += len(some)
             except TooMuch:
                 if len(some) == 1:
@@ -116,15 +125,23 @@ class Asking:
                 part = len(some) // 2
         return pa.concat_tables(answers).combine_chunks() if answers else pa.table({})
 
+    def labels(self, labels: Mapping[str, Any]) -> Talk:
+        """The number of `labels`, once the endpoint has all of them on disk."""
+        items = [{"id": id_, "label": label} for id_, label in labels.items()]
+        for at in range(0, len(items), self.part):
+            body = msgspec.json.encode({"labels": items[at : at + self.part]})
+            yield from self._ask("/feedback", body, JSON, at)
+        return len(items)
+
     def _part_of(self, table: pa.Table) -> int:
         size = max(1, int(table.nbytes) // max(1, len(table)))
         return max(1, min(self.part, PART_BYTES // size))
 
-    def _ask(self, body: bytes, content_type: str, first: int) -> Talk:
+    def _ask(self, path: str, body: bytes, content_type: str, first: int) -> Talk:
         end = time.monotonic() + self.deadline_s
         self.budget.earn()
         for attempt in range(TRIES):
-            outcome = yield Send(body, content_type, max(0.001, end - time.monotonic()))
+            outcome = yield Send(path, body, content_type, max(0.001, end - time.monotonic()))
             after: str | None = None
             if isinstance(outcome, httpx.Response):
                 if outcome.status_code == 200:

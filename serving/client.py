@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from ssl import SSLContext, create_default_context
 from typing import TYPE_CHECKING, Any, Self
@@ -50,22 +50,23 @@ class _Settings:
                                    max_keepalive_connections=connections),
         }
 
-    def _talk(self, rows: Any) -> Talk:
+    def _talk(self, rows: Any, ids: bool) -> Talk:
         """The conversation about rows of any kind; it returns answers of the same kind."""
         if isinstance(rows, pa.Table):
-            return self._about_table(rows)
+            return self._about_table(rows, ids)
         if type(rows).__module__.startswith("pandas"):
-            return self._about_frame(rows)
-        return self._asking.rows(rows)
+            return self._about_frame(rows, ids)
+        return self._asking.rows(rows, ids)
 
-    def _about_table(self, table: pa.Table) -> Talk:
+    def _about_table(self, table: pa.Table, ids: bool) -> Talk:
         if len(table) >= _FEW:
-            return (yield from self._asking.table(table))
-        answers = yield from self._asking.rows(json_rows(table))
+            return (yield from self._asking.table(table, ids))
+        answers = yield from self._asking.rows(json_rows(table), ids)
         return pa.Table.from_pylist([_flat(answer) for answer in answers])
 
-    def _about_frame(self, frame: pd.DataFrame) -> Talk:
-        answers = yield from self._about_table(pa.Table.from_pandas(frame, preserve_index=False))
+    def _about_frame(self, frame: pd.DataFrame, ids: bool) -> Talk:
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        answers = yield from self._about_table(table, ids)
         told = answers.to_pandas()
         told.index = frame.index
         return told
@@ -82,18 +83,30 @@ class Client(_Settings):
         super().__init__(url, **options)
         self._http = httpx.Client(**self._options)
 
-    def predict(self, rows: Iterable[Row] | Any) -> Any:
+    def predict(self, rows: Iterable[Row] | Any, *, ids: bool = False) -> Any:
         """One prediction a row, in their order.
 
         Rows are dicts of JSON values (a list of dicts comes back), a `pyarrow.Table` or a pandas
         DataFrame (the same comes back, with `prediction` and `probability_<class>`; from 32 rows
-        on they travel as Arrow).
+        on they travel as Arrow). With `ids` each answer also has its `id`, for `feedback`.
 
         Raises:
             DataError: rows that break the contract, by their index in `rows`.
             RaymillError: the endpoint refuses, or doesn't answer after several tries.
         """
-        talk = self._talk(rows)
+        return self._carry_out(self._talk(rows, ids))
+
+    def feedback(self, labels: Mapping[str, Any]) -> int:
+        """Send true labels by the ids of their answers; the number, once all are on disk.
+
+        Raises:
+            DataError: labels or ids that can't be, by their place in `labels`.
+            RaymillError: the endpoint refuses, or doesn't answer after several tries.
+        """
+        taken: int = self._carry_out(self._asking.labels(labels))
+        return taken
+
+    def _carry_out(self, talk: Talk) -> Any:
         outcome: httpx.Response | httpx.TransportError | None = None
         while True:
             try:
@@ -107,7 +120,7 @@ class Client(_Settings):
             time.sleep(step.seconds)
             return None
         try:
-            return self._http.post("/predict", content=step.body, timeout=step.timeout_s,
+            return self._http.post(step.path, content=step.body, timeout=step.timeout_s,
                                    headers={"content-type": step.content_type})
         except httpx.TransportError as error:
             return error
@@ -129,9 +142,16 @@ class AsyncClient(_Settings):
         super().__init__(url, **options)
         self._http = httpx.AsyncClient(**self._options)
 
-    async def predict(self, rows: Iterable[Row] | Any) -> Any:
+    async def predict(self, rows: Iterable[Row] | Any, *, ids: bool = False) -> Any:
         """See `Client.predict`."""
-        talk = self._talk(rows)
+        return await self._carry_out(self._talk(rows, ids))
+
+    async def feedback(self, labels: Mapping[str, Any]) -> int:
+        """See `Client.feedback`."""
+        taken: int = await self._carry_out(self._asking.labels(labels))
+        return taken
+
+    async def _carry_out(self, talk: Talk) -> Any:
         outcome: httpx.Response | httpx.TransportError | None = None
         while True:
             try:
@@ -145,7 +165,7 @@ class AsyncClient(_Settings):
             await asyncio.sleep(step.seconds)
             return None
         try:
-            return await self._http.post("/predict", content=step.body, timeout=step.timeout_s,
+            return await self._http.post(step.path, content=step.body, timeout=step.timeout_s,
                                          headers={"content-type": step.content_type})
         except httpx.TransportError as error:
             return error
@@ -168,7 +188,8 @@ def _verify(url: str, ca: str | Path | None) -> SSLContext | bool:
 
 def _flat(answer: Row) -> Row:
     shares = answer.get("probability") or {}
-    return {"prediction": answer["prediction"]} | {
+    head = {name: answer[name] for name in ("id", "prediction") if name in answer}
+    return head | {
         f"probability_{name}": share for name, share in shares.items()}
 
 

@@ -44,7 +44,8 @@ class Replica:
             contract, predictor = load(order)
             guards = guards_of(order.spec, Path(order.home), Path(order.folder))
             self._endpoint = build(
-                order.name, order.version, order.spec, contract, predictor, guards
+                order.name, order.version, order.spec, contract, predictor, guards,
+                Path(order.home)
             )
         except Exception as error:
             # Serve's own message does not hold the cause.
@@ -54,6 +55,11 @@ class Replica:
 
     def __serve_build_asgi_app__(self) -> Any:
         return self._endpoint
+
+    def __del__(self) -> None:
+        """Serve calls it once the replica has drained."""
+        if hasattr(self, "_endpoint"):
+            self._endpoint.close()
 
     def check_health(self) -> None:
         if self._endpoint.stuck:

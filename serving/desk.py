@@ -31,14 +31,18 @@ class Asked:
 
 Read = Callable[[bytes, Request], Asked]
 """A body to what it asks; raises `HttpProblem` for what its protocol refuses."""
+Log = Callable[[Request, Scored, float], None]
+"""Told of each answer that is about to leave, and of the seconds it took."""
 
 
 class Desk:
     """Admission, deadline, caps and counts of every scored request, whatever its protocol."""
 
     def __init__(
-        self, scorer: Scorer, batcher: Batcher[Rows, Scored], metrics: Metrics, limits: ServingSpec
+        self, scorer: Scorer, batcher: Batcher[Rows, Scored], metrics: Metrics,
+        limits: ServingSpec, log: Log,
     ) -> None:
+        self._log = log
         self._scorer, self._batcher, self._metrics = scorer, batcher, metrics
         self._deadline_s = limits.deadline_ms / 1000
         self.max_bytes = int(limits.max_body_mb * 2**20)
@@ -58,9 +62,14 @@ class Desk:
             if self._batcher.full:
                 raise overloaded()
 
+            start = time.perf_counter()
+
             async def work() -> Answer:
                 asked = read(await read_body(request.receive, self.max_bytes), request)
-                return asked.write(await self._submit(asked.rows, asked.count))
+                scored = await self._submit(asked.rows, asked.count)
+                answer = asked.write(scored)
+                self._log(request, scored, time.perf_counter() - start)
+                return answer
 
             return await self._within(work, request)
 

@@ -28,7 +28,7 @@ from .spec import ServingSpec
 _PR_SET_PDEATHSIG = 1
 _LENGTH = "inference-header-content-length"
 _ROOM = 64 * 2**10  # what a message may hold beside its tensors
-_PASSED = ("authorization", "x-api-key")  # metadata that become headers
+_PASSED = ("authorization", "x-api-key", "traceparent")  # metadata that become headers
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT, 401: grpc.StatusCode.UNAUTHENTICATED,
     404: grpc.StatusCode.NOT_FOUND, 413: grpc.StatusCode.INVALID_ARGUMENT,
@@ -76,6 +76,7 @@ class Front:
         response = await self._send(context, "POST", path, content=body, headers=headers)
         if response.status_code != 200:
             await _refuse(response, context)
+        context.set_trailing_metadata((("x-raymill-id", response.headers["x-raymill-id"]),))
         return from_http(response.content, int(response.headers[_LENGTH]))
 
     async def _page(self, path: str, context: Any) -> dict[str, Any]:

@@ -48,6 +48,11 @@ class Metrics:
             "raymill_held_requests", "Requests that wait or are being scored",
             multiprocess_mode="livesum", registry=own,
         )
+        self.logged = Counter(
+            "raymill_log_rows", "Rows written to the prediction log", registry=own)
+        self.dropped = Counter(
+            "raymill_log_dropped", "Answered rows that could not be logged", registry=own)
+        self.labels = Counter("raymill_labels", "Labels taken by /feedback", registry=own)
         model = Gauge(
             "raymill_model_info", "The model that serves", ("name", "version"),
             multiprocess_mode="livemax", registry=own,

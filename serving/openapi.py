@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 
 from .examples import examples, infer, quoted
+from .identity import new_id
 from .spec import ServingSpec
 
 if TYPE_CHECKING:
@@ -49,9 +50,12 @@ class Pages:
 def pages(contract: Contract, name: str, version: int, limits: ServingSpec) -> Pages:
     schema, row = row_schema(contract), example_row(contract)
     example = {"rows": [row]}
-    answer = {"predictions": [_example_answer(contract)], "model": name, "version": version}
+    answer = {"predictions": [_example_answer(contract)], "model": name, "version": version,
+              "id": new_id()}
     document = _openapi(schema, example, answer, name, version, limits)
     document["paths"] |= _other_protocols(contract, row, name)
+    if limits.log is not None:
+        document["paths"]["/feedback"] = _feedback(contract)
     page = _template().render(
         name=name, version=version, schema=schema, limits=limits, problems=_PROBLEMS,
         example=json.dumps(example, indent=2), answer=json.dumps(answer, indent=2),
@@ -184,25 +188,41 @@ _STREAM: dict[str, Any] = {"application/vnd.apache.arrow.stream": {
     "schema": {"type": "string", "format": "binary", "description": "an Arrow IPC stream"}}}
 
 
+def _feedback(contract: Contract) -> dict[str, Any]:
+    """The path that takes true labels."""
+    classes = contract.classes
+    label = {"type": "number"} if classes is None else {"type": ["string", "number", "boolean"]}
+    entry = {
+        "type": "object", "required": ["id", "label"], "additionalProperties": False,
+        "properties": {"id": {"type": "string", "description": "of an answer, or ID.k for its row k"},
+                       "label": label}}
+    body = {
+        "type": "object", "required": ["labels"], "additionalProperties": False,
+        "properties": {"labels": {"type": "array", "minItems": 1, "items": entry}}}
+    example = {"labels": [{"id": new_id(), "label": 1.5 if classes is None else classes[-1]}]}
+    return _post("Send true labels of answered rows", body, example)
+
+
+def _post(summary: str, schema: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]:
+    content = {"application/json": {"schema": schema, "example": example}}
+    problem = {"description": "A problem document", "content": {"application/problem+json": {
+        "schema": {"$ref": "#/components/schemas/Problem"}}}}
+    return {"post": {
+        "summary": summary, "requestBody": {"required": True, "content": content},
+        "responses": {"200": {"description": summary, "content": {
+            "application/json": {"schema": {"type": "object"}}}},
+            **{str(status): problem for status in _PROBLEMS}}}}
+
+
 def _other_protocols(
     contract: Contract, row: dict[str, Any], name: str
 ) -> dict[str, Any]:
     """The paths of MLflow's scoring and the Open Inference Protocol."""
-
-    def post(summary: str, example: dict[str, Any]) -> dict[str, Any]:
-        content = {"application/json": {"schema": {"type": "object"}, "example": example}}
-        problem = {"description": "A problem document", "content": {"application/problem+json": {
-            "schema": {"$ref": "#/components/schemas/Problem"}}}}
-        return {"post": {
-            "summary": summary, "requestBody": {"required": True, "content": content},
-            "responses": {"200": {"description": summary, "content": {
-                "application/json": {"schema": {"type": "object"}}}},
-                **{str(status): problem for status in _PROBLEMS}}}}
-
+    anything = {"type": "object"}
     model = f"/v2/models/{name}"
     return {
-        "/invocations": post("MLflow scoring", {"dataframe_records": [row]}),
-        f"{model}/infer": post("Open Inference Protocol v2", infer(contract, row)),
+        "/invocations": _post("MLflow scoring", anything, {"dataframe_records": [row]}),
+        f"{model}/infer": _post("Open Inference Protocol v2", anything, infer(contract, row)),
         "/ping": _page("MLflow's health check", "text/plain"),
         "/v2": _page("Open Inference Protocol: the server"),
         "/v2/health/live": _page("Open Inference Protocol: the process is alive"),
@@ -250,6 +270,7 @@ def _answer_schema() -> dict[str, Any]:
             "predictions": {"type": "array", "items": prediction},
             "model": {"type": "string"},
             "version": {"type": "integer"},
+            "id": {"type": "string", "description": "for /feedback; row k is ID.k"},
         },
     }
 

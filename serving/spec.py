@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -40,6 +40,20 @@ class RateSpec(Part):
     burst: Annotated[int, Field(ge=1, le=1_000_000)] = 10
 
 
+class LogSpec(Part):
+    """What is kept of the answers, below `predictions/` of the home.
+
+    `inputs` is the share of requests whose rows are kept too; columns that the contract calls
+    sensitive are then hashed or left out. What is older than `keep` goes, and the oldest beyond
+    `max_gb`.
+    """
+
+    inputs: Annotated[float, Field(ge=0, le=1)] = 0.1
+    sensitive: Literal["hash", "drop"] = "hash"
+    keep: Duration = "30d"
+    max_gb: Annotated[float, Field(gt=0, le=100_000)] = 5
+
+
 class ServingSpec(Part):
     """The endpoint and its limits.
 
@@ -55,6 +69,7 @@ class ServingSpec(Part):
     tls: TlsSpec | None = None
     rate: RateSpec | None = None
     replicas: ReplicasSpec = ReplicasSpec()
+    log: LogSpec | None = LogSpec()  # None: answers leave no trace, and labels are not taken
     cpus_per_replica: Annotated[float, Field(gt=0)] = 0.5
     gpus_per_replica: Annotated[float, Field(ge=0)] = 0
     threads: Annotated[int, Field(ge=1)] = 1

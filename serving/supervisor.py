@@ -18,6 +18,8 @@ import psutil
 import ray
 from ray import serve
 
+from raymill.monitoring.store import finish_left, log_folder
+
 from . import deploy
 from .environment import MARK
 from .order import Order
@@ -52,6 +54,7 @@ def main(order_file: str) -> int:
         return 1
     finally:
         _shut_down()
+        _finish_log(order)
         reaper.close()
     write(Path(order.home), status.but(state="stopped"))
     return 0
@@ -113,6 +116,14 @@ def _reaper(order: Order) -> IO[bytes]:
 def _on_signals(stop: threading.Event) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+
+
+def _finish_log(order: Order) -> None:
+    """Makes files of what the replicas left open; a later start or `finish_left` can do it too."""
+    try:
+        finish_left(log_folder(Path(order.home), order.name))
+    except OSError:
+        traceback.print_exc()
 
 
 def _shut_down() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -45,11 +46,11 @@ class Native:
             rows = self._structs.decode(body)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             rows = decode(body)  # slower, and it knows what is wrong
-        return Asked(rows, len(rows), self.write)
+        return Asked(rows, len(rows), partial(self.write, request.id))
 
-    def write(self, scored: Scored) -> Answer:
+    def write(self, id_: str, scored: Scored) -> Answer:
         return Answer(encode({"predictions": predictions(scored), "model": self._name,
-                              "version": scored.version}))
+                              "version": scored.version, "id": id_}))
 
 
 def predictions(scored: Scored) -> list[dict[str, Any]]:

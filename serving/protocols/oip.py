@@ -129,7 +129,8 @@ class OpenInference:
             raise HttpProblem(422, "The inputs' binary_data_size don't add up to the body.")
         table = table_of(tensors, self._contract)
         chosen = self._chosen(infer, bool(wants_binary))
-        return Asked(table, len(table), lambda scored: self._write(scored, infer.id, chosen))
+        return Asked(table, len(table), lambda scored: self._write(
+            scored, infer.id or request.id, chosen))
 
     def _chosen(self, infer: _Infer, binary: bool) -> dict[str, bool]:
         """The outputs to give, and whether each in the binary form."""
@@ -159,7 +160,7 @@ class OpenInference:
             outputs.append(output)
         document: dict[str, Any] = {"model_name": self._name,
                                     "model_version": str(scored.version)}
-        head = encode(document | ({"id": id_} if id_ else {}) | {"outputs": outputs})
+        head = encode(document | {"id": id_, "outputs": outputs})
         if not parts:
             return Answer(head)
         length = (_HEADER, str(len(head)).encode())

@@ -19,6 +19,7 @@ __all__ = [
     "evaluate",
     "load_model",
     "load_spec",
+    "predictions",
     "run",
     "score",
     "serve",
@@ -31,7 +32,18 @@ _CLIENTS = ("AsyncClient", "Client")
 if TYPE_CHECKING:
     from raymill.serving.client import AsyncClient, Client
 
-    from .api import Spec, evaluate, load_model, load_spec, run, score, serve, train, tune
+    from .api import (
+        Spec,
+        evaluate,
+        load_model,
+        load_spec,
+        predictions,
+        run,
+        score,
+        serve,
+        train,
+        tune,
+    )
 
 
 def __getattr__(name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,7 +144,33 @@ def score(
                            notify=notify)
 
 
+def predictions(
+    name: str, *, since: datetime | None = None, until: datetime | None = None,
+    version: int | None = None, variant: str | None = None, labelled: bool = False,
+    columns: Sequence[str] | None = None, home: Path | None = None,
+) -> pd.DataFrame:
+    """What the services of a model answered, a row each; see docs/predictions.md for its columns.
+
+    Args:
+        since, until: when, in UTC where they have no zone. variant: champion, challenger, shadow.
+        labelled: only rows whose true label is known, with `label`, `labelled` and `by`. columns:
+            only these of them.
+    """
+    import pandas as pd
+
+    from raymill.monitoring import predictions as log
+    from raymill.monitoring.store import log_folder
+
+    folder = log_folder(Home.find(home).path, name)
+    window = log.Window(since, until, version, variant)
+    if not labelled:
+        rows: pd.DataFrame = log.read(folder, window, columns).to_pandas()
+        return rows
+    parts = [table.to_pandas() for table in log.labelled(folder, window, columns)]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
 __all__ = [
-    "Model", "Spec", "evaluate", "load_model", "load_spec", "run", "score", "serve", "serving_spec",
+    "Model", "Spec", "evaluate", "load_model", "load_spec", "predictions", "run", "score", "serve", "serving_spec",
     "spec_from", "train", "tune",
 ]

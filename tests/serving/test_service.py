@@ -13,10 +13,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+import pandas as pd
 import psutil
 import pytest
 
 from raymill.errors import RaymillError, UsageError
+from raymill.monitoring import predictions
+from raymill.monitoring.store import log_folder
 from raymill.serving import client, service
 from raymill.serving.environment import MARK, free_port
 from raymill.serving.spec import ReplicasSpec, ServingSpec
@@ -85,6 +88,24 @@ def test_answers_over_http_are_the_predictors_own(running: ServiceStatus, bundle
     shares = [a["probability"]["yes"] for a in answers]
     assert shares == pytest.approx(table["probability_yes"], abs=1e-6)
     assert len(set(shares)) > 10
+
+
+def test_answers_are_logged_and_labels_join_them(running: ServiceStatus, home: Path) -> None:
+    with client.Client(running.url) as asked:
+        answers = asked.predict(ROWS[:40], ids=True)
+        frame = asked.predict(pd.DataFrame(ROWS[:40]), ids=True)
+        assert asked.feedback({each["id"]: "yes" for each in answers} | {frame["id"][7]: "no"}) == 41
+    ids = {each["id"] for each in answers} | set(frame["id"])
+    assert len(ids) == 80
+    log, end = log_folder(home, "toy"), time.monotonic() + 30
+    while True:
+        found = [f"{id_}.{row}" for part in predictions.labelled(log)
+                 for id_, row in zip(part["id"].to_pylist(), part["row"].to_pylist(), strict=True)]
+        if len(found) == 41:
+            break
+        assert time.monotonic() < end, found
+        time.sleep(0.2)
+    assert set(found) <= ids
 
 
 DOCS = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")

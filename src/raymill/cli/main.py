@@ -142,8 +142,19 @@ def _add_serving_verbs(verbs: Any) -> None:
                          help="where the answers go: .jsonl, .csv or .parquet (default: stdout)")
     predict.add_argument("--tracking", metavar="URI", help="MLflow's URI (default: the home's)")
     predict.add_argument("--url", help="the endpoint (default: the running service of that name)")
+    _add_predictions_verb(verbs)
     _add_score_verb(verbs)
     _add_loadtest_verb(verbs)
+
+
+def _add_predictions_verb(verbs: Any) -> None:
+    log = _verb(verbs, "predictions", "what a model's services answered", "predictions")
+    log.add_argument("name", help="the served model's name")
+    log.add_argument("--since", metavar="AGE", help="only the last 90m, 24h, 7d (default: all)")
+    log.add_argument("--version", type=int, metavar="N", help="only this version's")
+    log.add_argument("--output", metavar="FILE", help="write the rows: .parquet, .csv or .jsonl")
+    log.add_argument("--labelled", action="store_true",
+                     help="for --output: only rows whose true label is known, with it")
 
 
 def _add_loadtest_verb(verbs: Any) -> None:
