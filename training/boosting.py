@@ -66,6 +66,8 @@ class Boosting:
         network: Network | None,
     ) -> None:
         self.job, self.session, self.notify, self.network = job, session, notify, network
+        train, validation = (shard.own(session.rank, session.world_size)
+                             for shard in (train, validation))
         self.counts, self.validation_counts = count_rows(train, validation, session)
         model = build_model(job)
         assert isinstance(model, GBDT)

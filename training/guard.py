@@ -39,6 +39,11 @@ def parameter_digests(model: nn.Module) -> dict[str, int]:
     return {name: digest(parameter) for name, parameter in model.named_parameters()}
 
 
+def buffer_digests(model: nn.Module) -> dict[str, int]:
+    """A hash of every buffer, by name; a batch norm's are alike before the first step only."""
+    return {f"buffer {name}": digest(buffer) for name, buffer in model.named_buffers()}
+
+
 def check_alike(facts: Mapping[str, int], world_size: int, device: torch.device,
                 when: str) -> None:
     """Every rank calls this with facts of the same names, in the same order.

@@ -82,6 +82,7 @@ class Keeper(Shelf):
         trainer = self.trainer
         if self._folder is None:
             return
+        trainer.spread_buffers()
         trainer.progress.position = trainer.feed.position
         groups = {MODEL: self._whole(trainer.model.state_dict()), RANKS: self._of_every_rank(),
                   OPTIMIZER: self._whole(checkpoint.optimizer_tensors(trainer.optimizer))}

@@ -86,6 +86,17 @@ class Shard:
         other.tensors = {name: tensor.to(device) for name, tensor in self.tensors.items()}
         return other
 
+    def own(self, rank: int, ranks: int) -> Shard:
+        """The rows that are this rank's alone: of shared ones every `ranks`-th, so that each rank
+        has rows from everywhere."""
+        if not self.shared or ranks == 1:
+            return self
+        other = copy(self)
+        other.shared = False
+        other.tensors = {name: tensor[rank::ranks] for name, tensor in self.tensors.items()}
+        other.rows = other.taken = len(other.tensors[TARGET]) if other.tensors else 0
+        return other
+
     def resampled(self, rates: Tensor) -> Shard:
         """The same rows, of which an epoch takes those of class k `rates[k]` times."""
         other = copy(self)

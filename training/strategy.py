@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -85,6 +86,16 @@ def make_strategy(
     if name == "fsdp" and world_size > 1:
         return Parts(model, world_size, device)
     return Copies(model, world_size, device)
+
+
+def spread_buffers(model: nn.Module, world_size: int) -> None:
+    """Give every worker rank 0's buffers, like a batch norm's statistics: those are exported. Rank
+    0's run is left as it would be without."""
+    for buffer in model.buffers() if world_size > 1 else ():
+        whole = buffer.contiguous()
+        dist.broadcast(whole, src=0)
+        if whole is not buffer:
+            buffer.copy_(whole)
 
 
 def whole_tensor(tensor: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from .ema import Ema
 from .evaluating import Evaluator
 from .feed import Feed
 from .finite import NotFiniteError, stopped
-from .guard import check_alike, parameter_digests
+from .guard import buffer_digests, check_alike, parameter_digests
 from .job import TrainJob
 from .keeper import Keeper
 from .losses import training_losses, validation_losses
@@ -40,7 +40,7 @@ from .session import Interrupted, Session
 from .shard import TARGET, Batch, Shard
 from .shelf import setting_of
 from .stepper import Stepper
-from .strategy import make_strategy, whole_weights
+from .strategy import make_strategy, spread_buffers, whole_weights
 
 
 class Trainer:
@@ -68,7 +68,7 @@ class Trainer:
             compile_or_warn(self.model, self.to_device(self.first_row()), self.precision, notify)
         self.progress = Progress(identity=job.identity(self.feed.rows),
                                  setting=setting_of(device, world, training.strategy))
-        self._guard("at the start", parameter_digests(self.model))
+        self._guard("at the start", {**parameter_digests(self.model), **buffer_digests(self.model)})
         self.strategy = make_strategy(training.strategy, self.model, world, device)
         self.wrapped = self.strategy.module
         self.optimizer = make_optimizer(self.model, training)
@@ -230,8 +230,13 @@ class Trainer:
 
     def evaluate(self) -> dict[str, float]:
         """`val_loss` and every metric of the task on all ranks' validation rows."""
+        self.spread_buffers()
         with self._exported():
             return self.evaluator(self.model)
+
+    def spread_buffers(self) -> None:
+        """Every rank gets the buffers that are exported."""
+        spread_buffers(self.model, self.session.world_size)
 
     def alive(self) -> None:
         """Tell that this rank got on, outside of a step."""

@@ -29,6 +29,7 @@ from tests.training.samples import block, job
 ROWS, WORLD = 203, 2
 MODEL = {"width": 16, "depth": 1, "dropout": 0.0, "embedding": 4}
 EXACT: dict[str, Any] = {"model": MODEL, "epochs": 3, "precision": "fp32"}
+NORMED: dict[str, Any] = {"family": "tests.training.normed:Normed", "model": {}}
 STOP = 9  # steps of 7 an epoch; looked at every third
 
 
@@ -74,6 +75,9 @@ SCENARIOS: dict[str, tuple[dict[str, Any], Fault]] = {
     "resampled": ({"resample": "balanced"}, sound),
     "fsdp-stopped": ({"strategy": "fsdp", "ema": 0.9, "checkpoint_every": 3}, sound),
     "ddp-stopped": ({"checkpoint_every": 3}, sound),
+    "norm-ddp": (NORMED, sound),
+    "norm-fsdp": ({**NORMED, "strategy": "fsdp"}, sound),
+    "trees": ({"family": "gbdt", "model": {"rounds": 12, "min_rows": 5}}, sound),
     "no-all-reduce": ({"guard_every": 2}, no_all_reduce),
     "seed-by-rank": ({}, seed_by_rank),
     "order-by-rank": ({}, order_by_rank),

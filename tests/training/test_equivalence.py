@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from raymill.training.checkpoint import load_weights
+from raymill.training.evaluating import measure
 from raymill.training.loop import fit
+from raymill.training.model import build_model
 from raymill.training.result import FitResult
 from raymill.training.session import InlineSession
 
@@ -86,3 +88,26 @@ def test_a_stopped_run_goes_on_at_another_number_of_workers(
 def test_the_guard_stops_a_run_whose_workers_differ(folder: Path, name: str, when: str) -> None:
     for got in results(folder, name):
         assert f"rank 1 differs {when}" in got["error"]
+
+
+@pytest.mark.parametrize("name", ["norm-ddp", "norm-fsdp"])
+def test_the_metrics_are_those_of_the_weights_that_are_kept(folder: Path, name: str) -> None:
+    """Each worker's batch norm has seen other rows; one worker's statistics are exported."""
+    made = job(**{**EXACT, **SCENARIOS[name][0]})
+    model, validation = build_model(made), shards()[1]
+    for got in results(folder, name):
+        model.load_state_dict(load_weights(Path(got["checkpoint"])))
+        with torch.no_grad():
+            output = model.eval()(validation.tensors)
+        measured = measure(output, validation.tensors["target"], made.schema)
+        assert got["best"]["val_loss"] == pytest.approx(measured["val_loss"], abs=1e-6)
+
+
+def test_workers_that_hold_all_rows_grow_trees_on_a_share_each(folder: Path) -> None:
+    got, other = results(folder, "trees")
+    assert got["history"] == other["history"] and got["epochs"] == 3
+    # One worker goes on with them: it is a run on as many rows.
+    again = alone(folder / "trees", "trees")
+    assert again.history == got["history"]
+    expected = alone(folder / "trees-alone", "trees").best
+    assert got["best"]["train_loss"] == pytest.approx(expected["train_loss"], rel=0.05)
