@@ -67,14 +67,20 @@ class LoopContext:
 
     def batches(self) -> Iterator[Batch]:
         """This worker's shuffled batches of the current epoch, the same number on every worker:
-        one that runs out of rows before the others gets its first row again.
+        one that runs out of rows before the others gets its first row again, which `step` gives no
+        weight.
 
         Between two batches a checkpoint may be kept, so a step must be done before the next batch
         is asked for. A run that goes on in the middle of an epoch gets the batches left of it.
         """
-        trainer = self._trainer
-        for batch in trainer.batches():
-            yield trainer.to_device(trainer.first_row() if batch is None else batch)
+        return self._trainer.own_batches()
+
+    @property
+    def share(self) -> float:
+        """What the gradient of this worker's mean loss counts for in the mean over the workers: its
+        rows of the batch, times the workers, over the rows of all; 0 for one that has run out.
+        `step` heeds it; a loop that goes without `step` must multiply its loss by it."""
+        return self._trainer.own_share
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Where the model runs in the spec's `precision`."""
@@ -85,7 +91,8 @@ class LoopContext:
         return self._trainer.stepper.weighted(output, target)
 
     def step(self, loss: Tensor) -> None:
-        """Backward from this worker's mean loss, and one optimizer step, as the spec says.
+        """Backward from this worker's mean loss of the batch's rows, and one optimizer step, as the
+        spec says. Rows weigh alike, however many each worker has.
 
         One step a batch: the schedule counts them.
         """

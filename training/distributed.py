@@ -23,7 +23,7 @@ from raymill.signals import deferred
 
 from .background import Background
 from .devices import usable_gpus
-from .failures import last_line, lost
+from .failures import last_line, lost, may_pass, raised
 from .job import TrainJob
 from .loop import fit
 from .loopback import LoopbackTorch
@@ -290,8 +290,11 @@ def _work(config: dict[str, Any]) -> dict[str, Any] | None:
             result = fit(job, train_shard, validation, session, mailbox.send.remote)
         except Interrupted:
             return INTERRUPTED
-        except RaymillError as error:
-            ray.get(mailbox.fail.remote(error))
+        except Exception as error:
+            if may_pass(error):
+                raise
+            told = error if isinstance(error, RaymillError) else raised(error, rank)
+            ray.get(mailbox.fail.remote(told))
             if session.world_size == 1:
                 return None
             raise  # the other ranks may wait in a collective: only an error takes them down

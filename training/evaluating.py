@@ -18,8 +18,6 @@ from .parallel import gather_rows
 from .precision import Precision
 from .shard import TARGET, Batch, Shard
 
-EVALUATION_ROWS = 8192
-
 
 @dataclass(frozen=True)
 class Evaluator:
@@ -29,6 +27,7 @@ class Evaluator:
         shard: holds this rank's rows from number `first` on. counts: the rows of every rank.
         spare: a row for a rank whose own have ended to go through: a model in parts is gathered
             from all ranks for every forward.
+        rows: that pass through the model at a time, on every rank.
         losses: what `val_loss` is the mean of. tick: is called after every batch.
         offset: what is added to the model's output, as the bundle will.
     """
@@ -38,6 +37,7 @@ class Evaluator:
     counts: list[int]
     rank: int
     spare: Batch
+    rows: int
     schema: InputSchema
     precision: Precision
     losses: RowLosses
@@ -50,9 +50,9 @@ class Evaluator:
         model.eval()
         own = self.counts[self.rank]
         outputs: list[Tensor] = []
-        for low in range(0, max(self.counts), EVALUATION_ROWS):
+        for low in range(0, max(self.counts), self.rows):
             if low < own:
-                outputs.append(self._output(model, self._rows(low, min(low + EVALUATION_ROWS, own))))
+                outputs.append(self._output(model, self._rows(low, min(low + self.rows, own))))
             else:
                 self._output(model, self.spare)
             self.tick()

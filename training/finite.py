@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from raymill.errors import Problem, TrainingError
 from .shard import Batch
 
 SHOWN = 5
+LOSS = "the loss"
 
 
 class NotFiniteError(Exception):
@@ -25,23 +27,44 @@ class NotFiniteError(Exception):
 
 
 class LossGuard:
-    """Looks at every step's loss. On a GPU it looks one step late, so that none is waited for."""
+    """Looks at every loss. On a GPU it looks one loss late, so that none is waited for."""
 
     def __init__(self) -> None:
-        self._last: tuple[Tensor, torch.cuda.Event] | None = None
+        self._last: tuple[int, Callable[[], bool]] | None = None
 
-    def late(self, loss: Tensor) -> int | None:
-        """How many steps ago the loss was NaN or Inf, 0 or 1; None: it is finite."""
-        if loss.device.type != "cuda":
-            return None if is_finite(loss) else 0
-        last, flag = self._last, torch.empty((), dtype=torch.bool, pin_memory=True)
-        flag.copy_(torch.isfinite(loss).all(), non_blocking=True)
-        copied = torch.cuda.Event()
-        copied.record()
-        self._last = flag, copied
-        if last is not None:
-            last[1].synchronize()
-        return 1 if last is not None and not bool(last[0]) else None
+    def late(self, step: int, loss: Tensor) -> int | None:
+        """How many steps before `step` a loss was NaN or Inf, given another of that step; None:
+        none was, as far as it is known."""
+        late = self.rest(step) if self._last is not None else None
+        self._last = step, _looked_at(loss)
+        return self.rest(step) if late is None and not looks_late(loss) else late
+
+    def rest(self, step: int) -> int | None:
+        """The same of the loss that was given last; it is waited for."""
+        last, self._last = self._last, None
+        return step - last[0] if last is not None and not last[1]() else None
+
+
+def looks_late(loss: Tensor) -> bool:
+    """Whether a look at the loss would wait for what its device has still to do."""
+    return loss.device.type == "cuda"
+
+
+def _looked_at(loss: Tensor) -> Callable[[], bool]:
+    """Tells whether the loss is finite; the answer is on its way from the device already."""
+    finite = torch.isfinite(loss).all()
+    if loss.device.type != "cuda":
+        return lambda: bool(finite)
+    flag = torch.empty((), dtype=torch.bool, pin_memory=True)
+    flag.copy_(finite, non_blocking=True)
+    copied = torch.cuda.Event()
+    copied.record()
+
+    def tell() -> bool:
+        copied.synchronize()
+        return bool(flag)
+
+    return tell
 
 
 def is_finite(tensor: Tensor) -> bool:
@@ -58,9 +81,8 @@ def bad_rows(values: Tensor) -> list[int]:
 def first_bad(model: nn.Module, batch: Batch, schema: InputSchema) -> NotFiniteError:
     """The first tensor on the way from the batch to the output that holds NaN or Inf: an input
     column, a parameter, a layer's output, or else the loss."""
-    for name, tensor in batch.items():
-        if tensor.is_floating_point() and (rows := bad_rows(tensor)):
-            return NotFiniteError(f"the input {_column(name, tensor, schema)}", rows)
+    if (column := bad_input(batch, schema)) is not None:
+        return column
     for name, parameter in model.named_parameters():
         if not is_finite(parameter):
             return NotFiniteError(f"the parameter {name}")
@@ -68,11 +90,20 @@ def first_bad(model: nn.Module, batch: Batch, schema: InputSchema) -> NotFiniteE
     hooks = [module.register_forward_hook(_hook(name, found))
              for name, module in model.named_modules() if not list(module.children())]
     try:
-        model(batch)
+        with suppress(Exception):  # a loop of one's own may call its model otherwise
+            model(batch)
     finally:
         for hook in hooks:
             hook.remove()
-    return found[0] if found else NotFiniteError("the loss")
+    return found[0] if found else NotFiniteError(LOSS)
+
+
+def bad_input(batch: Batch, schema: InputSchema) -> NotFiniteError | None:
+    """The first input column that holds NaN or Inf."""
+    for name, tensor in batch.items():
+        if tensor.is_floating_point() and (rows := bad_rows(tensor)):
+            return NotFiniteError(f"the input {_column(name, tensor, schema)}", rows)
+    return None
 
 
 def first_bad_gradient(model: nn.Module) -> NotFiniteError:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from raymill.events import Notify, ignore
 
 from .context import LoopContext
@@ -32,15 +35,29 @@ def fit(
     """
     own = fitter(job.family)
     if own is not None:
-        return own(job, train, validation, session, notify)
-    trainer = Trainer(job, train, validation, session, notify)
+        with _explained(job):
+            return own(job, train, validation, session, notify)
+    with _explained(job):
+        trainer = Trainer(job, train, validation, session, notify)
     try:
-        _run(trainer, job)
+        with _explained(job, trainer.feed.most):
+            _run(trainer, job)
         trainer.keeper.close()
     except BaseException:
         trainer.keeper.abandon()
         raise
     return trainer.result()
+
+
+@contextmanager
+def _explained(job: TrainJob, rows: int | None = None) -> Iterator[None]:
+    """Say what to do where memory runs out; `rows` is what a worker's batch has."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise out_of_memory(job, last_line(error), rows) from error
 
 
 def _run(trainer: Trainer, job: TrainJob) -> None:
@@ -51,8 +68,3 @@ def _run(trainer: Trainer, job: TrainJob) -> None:
             trainer.run()
     except StopTraining:
         pass
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        rows = trainer.feed.most
-        raise out_of_memory(job, last_line(error), rows) from error

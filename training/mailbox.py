@@ -50,7 +50,9 @@ class Mailbox:
         self._beats.clear()
 
     def lost(self, causes: str) -> None:
-        """Workers were lost; the driver warns of it."""
+        """Workers were lost; the driver warns of it, unless that ends the run."""
+        if self._cause is not None:
+            return
         self._events.append(Event("warning", {"text": f"lost workers ({causes}); those left are "
                                               "stopped, and the group starts again"}))
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from raymill.data.contract import conform
 from raymill.errors import DataError, Problem
 
+from .batching import rows_at_once
 from .bundle import Bundle, Factories
 from .losses import scores_of
 from .shard import as_tensor
@@ -19,7 +20,6 @@ from .shard import as_tensor
 if TYPE_CHECKING:
     import pandas as pd
 
-CHUNK = 8192  # rows through the model at a time: memory stays flat
 LISTED = 20  # violations that an error lists
 
 
@@ -47,6 +47,7 @@ class Predictor:
         self.schema = bundle.schema
         self.device = torch.device(device)
         self._transform = bundle.transform
+        self._rows = rows_at_once(self.schema)  # memory stays flat
         self._model = bundle.model(factories).to(self.device)
         self._threshold = float(bundle.objective.get("threshold", 0.5))
         self._classes = np.asarray(self.schema.classes or (), dtype=object)
@@ -56,7 +57,8 @@ class Predictor:
 
         `table` is conformed to the bundle's contract; a target column is not needed.
         """
-        parts = [self._score(table.slice(low, CHUNK)) for low in range(0, len(table), CHUNK)]
+        parts = [self._score(table.slice(low, self._rows))
+                 for low in range(0, len(table), self._rows)]
         if len(parts) == 1:
             return parts[0]
         wide = (0,) if self.schema.task != "multiclass" else (0, self.schema.outputs)

@@ -16,6 +16,7 @@ from torch.profiler import profile as torch_profile
 from raymill.errors import Problem, UsageError
 from raymill.events import ignore
 
+from .families.base import fitter
 from .job import TrainJob
 from .placement import SPLITS, fits, hold, shard_of
 from .session import InlineSession, pick_device
@@ -80,11 +81,16 @@ def profile(job: TrainJob, prepared: Prepared, folder: Path) -> Profile:
     """Train some steps of the job on one worker in this process, and write `folder/trace.json`.
 
     Raises:
-        UsageError: the loop is the user's own, or the rows do not fit the object store.
+        UsageError: the loop is the user's own, the family has no steps, or the rows do not fit the object store.
     """
     if job.training.loop is not None:
         raise UsageError(Problem(rule="a profile is of raymill's own loop", got=job.training.loop,
                                  cure="Take training.loop out to profile the model."))
+    if fitter(job.family) is not None:
+        raise UsageError(Problem(
+            rule="a profile times the steps of raymill's own loop",
+            got=f"model.family {job.family}, whose trees LightGBM grows without steps",
+            cure="Profile a family with gradients: --set model.family=mlp"))
     if not fits(prepared):
         raise UsageError("a profile needs rows that fit in the object store",
                          cure="Give Ray more object store memory, or profile fewer rows.")

@@ -97,6 +97,11 @@ class Shard:
         other.rows = other.taken = len(other.tensors[TARGET]) if other.tensors else 0
         return other
 
+    def take(self, numbers: Tensor) -> Batch:
+        """The rows with these numbers."""
+        chosen = numbers.to(self.tensors[TARGET].device)
+        return {name: t.index_select(0, chosen) for name, t in self.tensors.items()}
+
     def resampled(self, rates: Tensor) -> Shard:
         """The same rows, of which an epoch takes those of class k `rates[k]` times."""
         other = copy(self)
@@ -130,5 +135,4 @@ class Shard:
             if order is None:
                 yield {name: tensor[low:high] for name, tensor in self.tensors.items()}
             else:
-                chosen = order[low:high].to(self.tensors[TARGET].device)
-                yield {name: t.index_select(0, chosen) for name, t in self.tensors.items()}
+                yield self.take(order[low:high])

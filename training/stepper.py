@@ -10,7 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from .ema import Ema
-from .finite import LossGuard, NotFiniteError, first_bad, first_bad_gradient
+from .finite import (
+    LOSS,
+    LossGuard,
+    NotFiniteError,
+    first_bad,
+    first_bad_gradient,
+    looks_late,
+)
 from .job import TrainJob
 from .losses import RowLosses
 from .precision import Precision
@@ -67,7 +74,7 @@ class Stepper:
         parts = list(self._parts(batch, idle))
         for place, (part, spare) in enumerate(parts, 1):
             with self.strategy.syncing(place == len(parts)):
-                summed.append(self._backward(part, scale, spare))
+                summed.append(self._backward(number, part, scale, spare))
         self._descend(number)
         return summed[0] if len(summed) == 1 else torch.stack(summed).sum()
 
@@ -85,7 +92,7 @@ class Stepper:
             else:
                 yield {name: tensor[low:high] for name, tensor in batch.items()}, False
 
-    def _backward(self, batch: Batch, scale: float, spare: bool) -> Tensor:
+    def _backward(self, number: int, batch: Batch, scale: float, spare: bool) -> Tensor:
         """Add the gradients of some rows; the sum of their losses."""
         module = self.strategy.module
         if spare:
@@ -94,14 +101,19 @@ class Stepper:
         with self.precision():
             output = module(batch)
         summed = self.weighted(output, batch[TARGET]).sum()
-        if (late := self.guard.late(summed)) is not None:
-            if late or not self.strategy.whole:  # the batch is gone, or others must take part
-                raise NotFiniteError("the loss", late=late)
-            raise first_bad(self.model, batch, self.job.schema)
+        self._look_at(number, summed.detach(), batch)
         self._add_gradients(summed * (0.0 if spare else scale))
         if spare:
             module.train()
         return summed.detach() * (0.0 if spare else 1.0)
+
+    def _look_at(self, number: int, loss: Tensor, batch: Batch) -> None:
+        """The loss of `batch`, in step `number`, must be finite."""
+        if (late := self.guard.late(number, loss)) is None:
+            return
+        if not self.strategy.whole or looks_late(loss):  # others must take part, or it is gone
+            raise NotFiniteError(LOSS, late=late)
+        raise first_bad(self.model, batch, self.job.schema)
 
     def _add_gradients(self, loss: Tensor) -> None:
         self.mark("backward")
@@ -113,10 +125,12 @@ class Stepper:
         losses = self.losses(output, target)
         return losses if self.weights is None else losses * self.weights[target]
 
-    def own_step(self, number: int, loss: Tensor) -> None:
-        """Step `number` from the mean loss of this rank's rows."""
+    def own_step(self, number: int, loss: Tensor, share: float, batch: Batch) -> None:
+        """Step `number` from the mean loss of this rank's rows, whose gradient counts `share` times
+        in the mean over ranks. `batch` is what the rows were given in."""
         self.optimizer.zero_grad(set_to_none=True)
-        self._add_gradients(loss)
+        self._look_at(number, loss.detach(), batch)
+        self._add_gradients(loss if share == 1 else loss * share)
         self._descend(number)
 
     def _descend(self, number: int) -> None:

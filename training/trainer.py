@@ -16,20 +16,20 @@ from raymill.events import Event, Notify
 from raymill.failpoints import failpoint
 
 from .balance import Balance, make_balance
-from .batching import batch_rows, largest_fitting, most_rows, step_attempt
+from .batching import batch_rows, largest_fitting, most_rows, rows_at_once, step_attempt
 from .cadence import Cadence, Order
 from .checkpoint import Progress, at
 from .compiling import compile_or_warn
 from .ema import Ema
 from .evaluating import Evaluator
 from .feed import Feed
-from .finite import NotFiniteError, stopped
+from .finite import LOSS, NotFiniteError, bad_input, stopped
 from .guard import buffer_digests, check_alike, parameter_digests
 from .job import TrainJob
 from .keeper import Keeper
 from .losses import training_losses, validation_losses
 from .model import build_model
-from .moving import moved, on_device_if_small
+from .moving import ahead, moved, on_device_if_small
 from .optim import make_optimizer
 from .parallel import from_rank_zero, gather_counts, sum_over_ranks
 from .precision import make_precision
@@ -65,7 +65,9 @@ class Trainer:
         self.feed = Feed(self.train, session, self._batch_rows())
         self.evaluator = self._evaluator(validation)
         if training.compile:
-            compile_or_warn(self.model, self.to_device(self.first_row()), self.precision, notify)
+            rows = max(2, self._part_rows)  # of one row alone a batch norm has no statistics
+            compile_or_warn(self.model, self.to_device(self.first_rows(rows)), self.precision,
+                            notify)
         self.progress = Progress(identity=job.identity(self.feed.rows),
                                  setting=setting_of(device, world, training.strategy))
         self._guard("at the start", {**parameter_digests(self.model), **buffer_digests(self.model)})
@@ -75,6 +77,8 @@ class Trainer:
         self.ema = Ema(self.model, training.ema) if training.ema is not None else None
         self.total = torch.zeros((), dtype=torch.float64, device=device)
         self.best_weights: dict[str, Tensor] = {}
+        self.own_batch: Batch = {}
+        self.own_share = 1.0
         parts = {"ema": self.ema, "scaler": self.precision.scaler}
         self.keeper = Keeper(self, {name: part for name, part in parts.items() if part is not None})
         self.keeper.take_up()
@@ -127,7 +131,8 @@ class Trainer:
                 got=f"{self.feed.rows} training and {sum(counts)} validation "
                     f"rows for {world} workers", cure="Lower training.workers."))
         return Evaluator(
-            validation, first, counts, rank, self.first_row(), self.job.schema, self.precision,
+            validation, first, counts, rank, self.first_row(),
+            rows_at_once(self.job.schema, self._part_rows), self.job.schema, self.precision,
             validation_losses(self.job.training, self.job.schema), self.alive, self.balance.offset)
 
     def _guard(self, when: str, facts: Mapping[str, int]) -> None:
@@ -174,13 +179,20 @@ class Trainer:
             self.total.zero_()
         self.wrapped.train()
         self.cadence.restart()
-        batches = feed.batches(epoch)
+        batches = ahead(feed.batches(epoch), self.session.device)
         for _ in range(steps):
             self.stepper.mark("data")
             batch = next(batches, None)
             yield batch if batch is not None and len(batch[TARGET]) else None
             feed.stretch.steps += 1
             self._between_steps()
+        self._settle()
+
+    def _settle(self) -> None:
+        """No loss must be left that was not looked at."""
+        late = self.stepper.guard.rest(self.progress.step)
+        if late is not None:
+            raise self._not_finite(NotFiniteError(LOSS, late=late))
 
     def _between_steps(self) -> None:
         """Keep a checkpoint when one is due, and stop when that is asked for."""
@@ -190,6 +202,7 @@ class Trainer:
             self._guard_parameters(f"after step {self.progress.step}")
         order = self.cadence.step()
         if order != Order.GO_ON:
+            self._settle()
             self.keeper.save()
         if order == Order.STOP:
             raise Interrupted
@@ -213,12 +226,35 @@ class Trainer:
 
     def first_row(self) -> Batch:
         """What a rank takes that has run out of rows before the others."""
-        return {name: t[:1] for name, t in self.train.tensors.items()}
+        return self.first_rows(1)
+
+    def first_rows(self, rows: int) -> Batch:
+        return {name: t[:rows] for name, t in self.train.tensors.items()}
+
+    @property
+    def _part_rows(self) -> int:
+        """The most rows that a rank takes at once in training, the same on every rank."""
+        parts = self.job.training.accumulate * (
+            self.session.world_size if self.train.shared else 1)
+        return -(-max(self.feed.sizes) // parts)
+
+    def own_batches(self) -> Iterator[Batch]:
+        """What `batches` gives, to a loop of the user's own."""
+        world = self.session.world_size
+        for batch in self.batches():
+            self.own_batch = self.to_device(self.first_row() if batch is None else batch)
+            rows = 0 if batch is None else len(batch[TARGET])
+            self.own_share = rows * world / self.feed.rows_now()
+            if batch is None:
+                self.wrapped.eval()  # the row must not touch batch statistics
+            yield self.own_batch
+            if batch is None:
+                self.wrapped.train()
 
     def own_step(self, loss: Tensor) -> None:
         """A step of a loop of the user's own, from this rank's mean loss."""
         try:
-            self.stepper.own_step(self.progress.step, loss)
+            self.stepper.own_step(self.progress.step, loss, self.own_share, self.own_batch)
         except NotFiniteError as error:
             raise self._not_finite(error) from None
         self.progress.step += 1
@@ -226,7 +262,11 @@ class Trainer:
     def _not_finite(self, error: NotFiniteError) -> TrainingError:
         epoch, feed = self.progress.epoch, self.feed
         step = feed.position.steps - error.late
-        return stopped(error, epoch, step, feed.chosen(epoch, error.late), self.session.rank)
+        chosen = feed.chosen(epoch, error.late)
+        if error.tensor == LOSS:  # the batch is gone, but its rows are there
+            rows = self.train.take(chosen - feed.offset)
+            error = bad_input(rows, self.job.schema) or error
+        return stopped(error, epoch, step, chosen, self.session.rank)
 
     def evaluate(self) -> dict[str, float]:
         """`val_loss` and every metric of the task on all ranks' validation rows."""

@@ -30,6 +30,7 @@ ROWS, WORLD = 203, 2
 MODEL = {"width": 16, "depth": 1, "dropout": 0.0, "embedding": 4}
 EXACT: dict[str, Any] = {"model": MODEL, "epochs": 3, "precision": "fp32"}
 NORMED: dict[str, Any] = {"family": "tests.training.normed:Normed", "model": {}}
+OWN = "tests.training.own_loops:plain"
 STOP = 9  # steps of 7 an epoch; looked at every third
 
 
@@ -75,6 +76,8 @@ SCENARIOS: dict[str, tuple[dict[str, Any], Fault]] = {
     "resampled": ({"resample": "balanced"}, sound),
     "fsdp-stopped": ({"strategy": "fsdp", "ema": 0.9, "checkpoint_every": 3}, sound),
     "ddp-stopped": ({"checkpoint_every": 3}, sound),
+    "ddp-loop": ({"loop": OWN}, sound),
+    "ddp-loop-idle": ({"loop": OWN, "batch_size": 2, "epochs": 1}, sound),
     "norm-ddp": (NORMED, sound),
     "norm-fsdp": ({**NORMED, "strategy": "fsdp"}, sound),
     "trees": ({"family": "gbdt", "model": {"rounds": 12, "min_rows": 5}}, sound),

@@ -138,6 +138,26 @@ def test_a_killed_and_a_hanging_worker_are_replaced_and_told(tmp_path: Path) -> 
     assert said.count("lost workers (rank 0") == 2
 
 
+WRONG = """
+import torch
+def loop(context):
+    for batch in context.batches():
+        loss = context.row_losses(context.model(batch), batch['target']).mean()
+        if context.session.rank == 1:
+            loss = loss + (torch.ones(2, 3) @ torch.ones(2, 3)).sum()
+        context.step(loss)
+"""
+
+
+def test_an_error_of_the_projects_own_code_ends_the_run_at_once_and_is_told(tmp_path: Path) -> None:
+    (tmp_path / "wrong_loop.py").write_text(WRONG)
+    events: list[Event] = []
+    own = job(workers=2, cpus_per_worker=1, loop="wrong_loop:loop", project=str(tmp_path))
+    with pytest.raises(TrainingError, match=r"wrong_loop.py:7, in loop: .*cannot be multiplied"):
+        train(own, data(), tmp_path / "out", events.append)
+    assert not [event for event in events if "lost workers" in str(event.data)]
+
+
 SLOW = """
 import pathlib, time
 def loop(context):

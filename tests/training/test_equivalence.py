@@ -70,6 +70,13 @@ def test_accumulated_parts_make_the_same_step_as_the_whole_batch(tmp_path: Path)
                alone(tmp_path / "b", "ddp-accumulate").history)
 
 
+def test_a_loop_of_ones_own_weighs_rows_as_raymills_does(tmp_path: Path) -> None:
+    own, ours = (alone(tmp_path / name, name).checkpoint for name in ("ddp-loop", "ddp"))
+    assert own is not None and ours is not None
+    one, other = load_weights(own), load_weights(ours)
+    assert all(torch.allclose(one[key], other[key], atol=1e-5) for key in one)
+
+
 @pytest.mark.parametrize("name", ["ddp-stopped", "fsdp-stopped"])
 def test_a_stopped_run_goes_on_at_another_number_of_workers(
     tmp_path: Path, folder: Path, name: str

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from raymill.errors import TrainingError
 from raymill.events import ignore
 from raymill.training.loop import fit
-from raymill.training.moving import moved, on_device_if_small
+from raymill.training.moving import ahead, moved, on_device_if_small
 from raymill.training.session import InlineSession
 from raymill.training.shard import Shard
 from raymill.training.trainer import Trainer
@@ -50,3 +51,22 @@ def test_rows_live_on_the_gpu_where_they_are_few(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("raymill.training.moving.RESIDENT", 0)
     assert on_device_if_small(shard, device) is shard
     assert moved(next(shard.batches(0, 8)), device)["numeric"].is_cuda
+
+
+def test_batches_that_come_beside_the_steps_are_those_of_the_shard() -> None:
+    shard, device = shards()[0], torch.device("cuda", 0)
+    busy = torch.randn(4096, 4096, device=device)
+    for source in (shard, shard.on(device)):
+        came = ahead(source.batches(3, 32), device)
+        for there, here in zip(came, shard.batches(3, 32), strict=True):
+            busy @ busy
+            assert all(torch.equal(there[name].cpu(), here[name]) for name in here)
+
+
+def test_what_is_not_finite_is_named_by_its_step_and_column() -> None:
+    rows = block(200)
+    rows["numeric"][17, 1] = float("inf")
+    train = Shard([rows])
+    step = train.order(0).tolist().index(17) // 29 + 1
+    with pytest.raises(TrainingError, match=rf"step {step} .*column b; .*: 17\."):
+        fit(job(gpu="auto", accumulate=4), train, shards()[1], session())
