@@ -20,6 +20,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from raymill.errors import UsageError
+
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("raymill", "ray", "torch", "optuna", "mlflow", "pyarrow", "numpy", "fastapi", "uvicorn")
 
@@ -178,7 +180,12 @@ def main(package: str, arguments: Sequence[str]) -> int:
     ok = True
     for name in arguments or known:
         load = machine()
-        result = importlib.import_module(f"{package}.{name.replace('-', '_')}").run()
+        try:
+            result = importlib.import_module(f"{package}.{name.replace('-', '_')}").run()
+        except UsageError as error:  # a figure that can't be had here; the others can
+            print(f"{name}: {error}", file=sys.stderr, flush=True)
+            ok = False
+            continue
         document = record(result, f"python -m {package} {name}", load)
         print(json.dumps(document["details"], indent=1))
         print(line(document), flush=True)
