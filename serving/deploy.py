@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 from ray import serve
@@ -16,17 +15,13 @@ from raymill.specs import seconds
 
 from .environment import METRICS
 from .guards import guards_of
+from .loading import Load, load_bundle
 from .order import Order, write_private
+from .plan import Plan
 from .spec import ServingSpec
-
-if TYPE_CHECKING:
-    from raymill.data.contract import Contract
-
-    from .scorer import PredictorLike
 
 APP, DEPLOYMENT = "raymill", "Replica"
 CAUSE = "cause"  # the file that says why a replica did not start
-Load = Callable[[Order], "tuple[Contract, PredictorLike]"]
 _PUSH_S, _LOOK_BACK_S = 0.5, 2.0
 
 
@@ -38,15 +33,23 @@ class Replica:
         os.environ[METRICS] = str(Path(order.folder) / "metrics")
         logging.getLogger("raymill.serving").addHandler(_log(order))
         # Only now: prometheus_client settles at its import whether replicas share their counts.
-        from .endpoint import build
+        from .endpoint import build, build_following
 
+        folder = Path(order.folder)
         try:
-            contract, predictor = load(order)
-            guards = guards_of(order.spec, Path(order.home), Path(order.folder))
-            self._endpoint = build(
-                order.name, order.version, order.spec, contract, predictor, guards,
-                Path(order.home)
-            )
+            home = Path(order.home)
+            guards = guards_of(order.spec, home, folder)
+            plan = Plan.read(folder)
+            if plan is None:
+                contract, predictor = load(order)
+                self._endpoint = build(
+                    order.name, order.version, order.spec, contract, predictor, guards, home
+                )
+            else:
+                self._endpoint = build_following(
+                    order.name, order.spec, folder, plan, lambda variant: load(order.of(variant)),
+                    guards, home,
+                )
         except Exception as error:
             # Serve's own message does not hold the cause.
             told = str(error) if isinstance(error, RaymillError) else repr(error)
@@ -64,24 +67,6 @@ class Replica:
     def check_health(self) -> None:
         if self._endpoint.stuck:
             raise RuntimeError("a forward pass hangs")
-
-
-def load_bundle(order: Order) -> tuple[Contract, PredictorLike]:
-    """The order's bundle.
-
-    Raises:
-        ArtifactError: a file of it differs from what was registered.
-    """
-    from raymill.training.bundle import Bundle
-    from raymill.training.factories import allowed
-    from raymill.training.predictor import Predictor
-
-    bundle = Bundle.open(Path(order.bundle), order.digest)
-    device = "cuda" if order.spec.gpus_per_replica else "cpu"
-    predictor = Predictor(
-        bundle, device=device, factories=allowed(Path(order.home)), threads=order.spec.threads
-    )
-    return bundle.contract, predictor
 
 
 def deploy(order: Order, load: Load = load_bundle) -> None:

@@ -28,7 +28,8 @@ class Metrics:
     with the sum over all of them, the ended ones' counts included.
     """
 
-    def __init__(self, name: str, version: int) -> None:
+    def __init__(self, name: str) -> None:
+        self._name = name
         self._registry = own = CollectorRegistry()
         self.requests = Counter(
             "raymill_requests", "Requests answered", ("path", "status", "version", "variant"),
@@ -53,11 +54,18 @@ class Metrics:
         self.dropped = Counter(
             "raymill_log_dropped", "Answered rows that could not be logged", registry=own)
         self.labels = Counter("raymill_labels", "Labels taken by /feedback", registry=own)
-        model = Gauge(
-            "raymill_model_info", "The model that serves", ("name", "version"),
-            multiprocess_mode="livemax", registry=own,
+        self._model = Gauge(
+            "raymill_model_info", "The versions that are loaded, and what for; 0: no longer",
+            ("name", "version", "variant"), multiprocess_mode="livemax", registry=own,
         )
-        model.labels(name, str(version)).set(1)
+        self._serving = frozenset[tuple[int, str]]()
+
+    def serves(self, variants: frozenset[tuple[int, str]]) -> None:
+        """Tell which versions are loaded, and what for."""
+        for version, variant in self._serving | variants:
+            now = (version, variant) in variants
+            self._model.labels(self._name, str(version), variant).set(int(now))
+        self._serving |= variants
 
     def answered(self, path: str, status: int, version: int, variant: str) -> None:
         """Count an answer; version 0: no model was asked."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +24,17 @@ class ModelVersionLike(Protocol):
     def bundle_path(self) -> Path | None: ...
 
 
+class VariantLike(Protocol):
+    """A version in a service's plan; `bundle`: its path."""
+
+    @property
+    def version(self) -> int: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def bundle(self) -> str: ...
+
+
 @dataclass(frozen=True)
 class Order:
     """One service: the model version, the endpoint's limits, and its private folder."""
@@ -36,6 +47,7 @@ class Order:
     home: str
     folder: str  # private (0700), short, and gone when the service has ended
     parent: int  # the service ends with this process; 0: it goes on alone
+    tracking: str = ""  # URI of the registry; "": the home's own
 
     @property
     def log(self) -> Path:
@@ -47,9 +59,15 @@ class Order:
 
     def write(self) -> Path:
         path = Path(self.folder) / "order.json"
-        data = asdict(self) | {"spec": self.spec.model_dump(mode="json")}
-        write_private(path, json.dumps(data))
+        write_private(path, self.text())
         return path
+
+    def text(self) -> str:
+        return json.dumps(asdict(self) | {"spec": self.spec.model_dump(mode="json")})
+
+    def of(self, variant: VariantLike) -> Order:
+        """The order of another version, served in the same way."""
+        return replace(self, version=variant.version, digest=variant.digest, bundle=variant.bundle)
 
     @classmethod
     def read(cls, path: Path) -> Order:

@@ -74,7 +74,7 @@ class Scorer:
             DataError: naming each row and field that breaks the contract. With one request, the
                 row's index is that in it.
         """
-        table, variant = self._joined(requests), self.variant
+        table, variant = self.table(requests), self.variant
         answers = self._predictor.predict(table)
         scored, start = [], 0
         for rows in requests:
@@ -82,7 +82,8 @@ class Scorer:
             start += len(rows)
         return scored
 
-    def _joined(self, requests: Sequence[Rows]) -> pa.Table:
+    def table(self, requests: Sequence[Rows]) -> pa.Table:
+        """The rows of all requests, conformed; raises as a call does."""
         if len(requests) == 1:
             return self._table(requests[0])
         structs = [rows for rows in requests if isinstance(rows, Structs)]

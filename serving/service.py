@@ -30,14 +30,17 @@ _LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND  # its replicas
 _START_S, _STOP_S, _POLL_S = 180.0, 45.0, 0.2
 
 
-def run(version: ModelVersionLike, spec: ServingSpec, home: Path, notify: Notify) -> None:
+def run(
+    version: ModelVersionLike, spec: ServingSpec, home: Path, notify: Notify, tracking: str = ""
+) -> None:
     """Serve in the foreground until Ctrl-C, then stop; the service also ends with this process.
 
     Raises:
         UsageError: the name is served already, the port is taken, or the replicas don't fit.
         RaymillError: the service could not start, or died.
     """
-    process = _launch(version, spec, home, parent=os.getpid(), notify=notify)
+    process = _launch(version, spec, home, parent=os.getpid(), notify=notify,
+                      tracking=tracking)
     try:
         ready = _until_ready(process, version.name, home, notify)
         _follow(process, ready, home, notify)
@@ -49,15 +52,18 @@ def run(version: ModelVersionLike, spec: ServingSpec, home: Path, notify: Notify
 
 
 def start_detached(
-    version: ModelVersionLike, spec: ServingSpec, home: Path, notify: Notify
+    version: ModelVersionLike, spec: ServingSpec, home: Path, notify: Notify, tracking: str = ""
 ) -> ServiceStatus:
     """Start a service that goes on when this process ends; returns when it answers.
+
+    Args:
+        tracking: URI of the registry that a rollout is told to; "": the home's own.
 
     Raises:
         UsageError: the name is served already, the port is taken, or the replicas don't fit.
         RaymillError: the service could not start.
     """
-    process = _launch(version, spec, home, parent=0, notify=notify)
+    process = _launch(version, spec, home, parent=0, notify=notify, tracking=tracking)
     try:
         ready = _until_ready(process, version.name, home, notify)
         process.returncode = 0  # it goes on by itself: nobody waits for it or warns that it runs
@@ -89,7 +95,8 @@ def stop(home: Path, name: str) -> None:
 
 
 def _launch(
-    version: ModelVersionLike, spec: ServingSpec, home: Path, *, parent: int, notify: Notify
+    version: ModelVersionLike, spec: ServingSpec, home: Path, *, parent: int, notify: Notify,
+    tracking: str = "",
 ) -> subprocess.Popen[bytes]:
     if version.bundle_path is None:
         raise UsageError(f"the bundle of {version.name} version {version.version} is not on this "
@@ -106,7 +113,7 @@ def _launch(
         return _start(Order(
             name=version.name, version=version.version, digest=version.digest,
             bundle=str(version.bundle_path.resolve()), spec=fitted, home=str(home.resolve()),
-            folder=str(folder), parent=parent,
+            folder=str(folder), parent=parent, tracking=tracking,
         ))
 
 

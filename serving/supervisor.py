@@ -21,12 +21,14 @@ from ray import serve
 from raymill.monitoring.store import finish_left, log_folder
 
 from . import deploy
+from .conductor import Conductor
 from .environment import MARK
 from .order import Order
 from .state import ServiceStatus, first, held, write
+from .worth import LoggedValues
 
 _PR_SET_PDEATHSIG = 1
-_POLL_S = 0.5
+_POLL_S, _TICK_S = 0.5, 0.05
 _TIMELINE = 200
 
 
@@ -67,9 +69,19 @@ def _serve(order: Order, status: ServiceStatus, stop: threading.Event) -> Servic
     _on_signals(stop)  # ray.init put its own handler in place of ours
     if stop.is_set():
         return status
+    values = LoggedValues(home, order.name) if order.spec.log is not None else None
+    conductor = Conductor(order, values)
     deploy.deploy(order)
-    front = _front(order)
-    while not stop.wait(_POLL_S):
+    front, counted = _front(order), 0.0
+    while not stop.wait(_TICK_S):
+        conductor.tick()
+        champion = conductor.plan.champion
+        if champion.version != status.version:
+            status = status.but(version=champion.version, digest=champion.digest)
+            write(home, status)
+        if time.monotonic() - counted < _POLL_S:
+            continue
+        counted = time.monotonic()
         if front is not None and front.poll() is not None:
             front = _front(order)
         running, target = deploy.replica_counts()

@@ -18,7 +18,8 @@ TESTS = Path(__file__).parent
 START_RAY = {  # in processes of their own; what takes `ray_local` is known by that
     "cluster/test_jobs.py", "cluster/test_local.py", "road/test_readme.py", "road/test_road.py",
     "road/test_refusals.py", "road/test_text.py", "serving/test_reach.py", "serving/test_score.py",
-    "serving/test_service.py", "tuning/test_kill.py", "tuning/test_resources.py",
+    "serving/test_rollout_service.py", "serving/test_service.py", "tuning/test_kill.py",
+    "tuning/test_resources.py",
 }
 FIRST = {"cluster", "data", "road", "serving"}  # rooms whose tests with Ray take half of the time
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -44,7 +44,7 @@ class ArrowStream:
             table = self._read(body)
         except (pa.ArrowException, ValueError, OSError, MemoryError) as error:
             raise HttpProblem(400, f"The body is not an Arrow IPC stream: {_said(error)}.") from None
-        return Asked(self._whole(table), len(table), self.write)
+        return Asked(self._whole(table), len(table), self.write, lambda name: column_of(body, name))
 
     def _read(self, body: bytes) -> pa.Table:
         messages = pa.ipc.MessageReader.open_stream(pa.py_buffer(body))
@@ -112,6 +112,12 @@ class ArrowStream:
         with pa.ipc.new_stream(sink, scored.answers.schema) as stream:
             stream.write_table(scored.answers)
         return Answer(sink.getvalue().to_pybytes(), ARROW, headers=[self._model, version])
+
+
+def column_of(body: bytes, name: str) -> list[Any] | None:
+    """A column of a stream that was read, and judged, before."""
+    table = pa.ipc.open_stream(body).read_all()
+    return table.column(name).to_pylist() if name in table.column_names else None
 
 
 def fits(kind: pa.DataType, rule: ColumnRule) -> bool:

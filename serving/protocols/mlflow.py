@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from raymill.data.read import NULLS
-from raymill.serving.answers import Answer, Request, Route, encode
+from raymill.serving.answers import JSON, Answer, Request, Route, encode
 from raymill.serving.desk import Asked, Desk
 from raymill.serving.pages import check_ready
 from raymill.serving.problems import NAME_LENGTH, HttpProblem
@@ -35,21 +35,25 @@ class _Split(msgspec.Struct):
     index: list[Any] | None = None  # labels of the rows; predictions have none
 
 
+def routes(desk: Desk) -> list[Route]:
+    """`/invocations` and `/ping`."""
+
+    async def ping(request: Request) -> Answer:
+        check_ready(lambda: desk.stuck)
+        return Answer(b"\n")
+
+    handler = desk.handler({JSON: lambda model: model.mlflow.read_json,
+                            CSV: lambda model: model.mlflow.read_csv})
+    return [Route("POST", "/invocations", handler), Route("GET", "/ping", ping, open=True)]
+
+
 class Invocations:
     """Reads the four JSON forms and CSV. The answer is `{"predictions": [{...}, ...]}`, a row each,
     with the columns that the registered model's own `predict` gives."""
 
-    def __init__(self, contract: Contract, desk: Desk) -> None:
-        self._contract, self._desk = contract, desk
+    def __init__(self, contract: Contract) -> None:
+        self._contract = contract
         self._known = frozenset(contract.columns) | frozenset(contract.drop)
-
-    def routes(self) -> list[Route]:
-        async def ping(request: Request) -> Answer:
-            check_ready(lambda: self._desk.stuck)
-            return Answer(b"\n")
-
-        handler = self._desk.handler({b"application/json": self.read_json, CSV: self.read_csv})
-        return [Route("POST", "/invocations", handler), Route("GET", "/ping", ping, open=True)]
 
     def read_json(self, body: bytes, request: Request) -> Asked:
         """The rows of one of the four forms.
@@ -66,7 +70,8 @@ class Invocations:
         if unknown := [key for key in document if key not in (*given, "params")]:
             raise HttpProblem(422, f"There is no such key: {unknown[0][:NAME_LENGTH]}.")
         rows = _rows(given[0], document[given[0]])
-        return Asked(rows, len(rows), self.write)
+        return Asked(rows, len(rows), self.write,
+                     lambda name: [row.get(name) for row in rows])
 
     def read_csv(self, body: bytes, request: Request) -> Asked:
         """The rows of a CSV with a header.
@@ -89,7 +94,9 @@ class Invocations:
         except pa.ArrowException:
             raise HttpProblem(400, "The body is not a CSV with a header and rows of as many "
                                    "fields.") from None
-        return Asked(self._columns(table), len(table), self.write)
+        return Asked(
+            self._columns(table), len(table), self.write,
+            lambda name: table[name].to_pylist() if name in table.column_names else None)
 
     def _columns(self, table: pa.Table) -> pa.Table:
         rules = self._contract.columns

@@ -46,11 +46,17 @@ class Native:
             rows = self._structs.decode(body)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             rows = decode(body)  # slower, and it knows what is wrong
-        return Asked(rows, len(rows), partial(self.write, request.id))
+        return Asked(rows, len(rows), partial(self.write, request.id),
+                     lambda name: column_of(body, name))
 
     def write(self, id_: str, scored: Scored) -> Answer:
         return Answer(encode({"predictions": predictions(scored), "model": self._name,
                               "version": scored.version, "id": id_}))
+
+
+def column_of(body: bytes, name: str) -> list[Any] | None:
+    """A column of a body that was read before."""
+    return [row.get(name) for row in msgspec.json.decode(body)["rows"]]
 
 
 def predictions(scored: Scored) -> list[dict[str, Any]]:

@@ -6,22 +6,23 @@ https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protoc
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from raymill.serving.answers import JSON, Answer, Request, Route, encode, fixed
-from raymill.serving.desk import Asked, Desk
+from raymill.serving.desk import Asked, Desk, Read
 from raymill.serving.pages import check_ready
 from raymill.serving.problems import NAME_LENGTH, HttpProblem
 from raymill.serving.scorer import Scored
 
 from .native import not_json
-from .tensors import Tensor, inputs_of, outputs_of, refusal, table_of, to_bytes
+from .tensors import Tensor, inputs_of, outputs_of, refusal, table_of, to_bytes, values_of
 
 if TYPE_CHECKING:
     from raymill.data.contract import Contract
+    from raymill.serving.model import Model
 
 OCTETS = b"application/octet-stream"
 _HEADER = b"inference-header-content-length"
@@ -51,15 +52,15 @@ class _Infer(msgspec.Struct, forbid_unknown_fields=True):
 _INFER = msgspec.json.Decoder(_Infer)
 
 
-class OpenInference:
-    """The routes under `/v2`; the tensors are the contract's columns."""
+class Routes:
+    """The routes under `/v2`. A path that names a version is answered by that version."""
 
-    def __init__(self, contract: Contract, name: str, version: int, desk: Desk) -> None:
-        self._contract, self._name, self._version, self._desk = contract, name, str(version), desk
-        self._outputs = {each["name"]: each["datatype"] for each in outputs_of(contract)}
+    def __init__(self, name: str, desk: Desk) -> None:
+        self._name, self._desk = name, desk
 
-    def routes(self) -> list[Route]:
-        infer = self._desk.handler({JSON: self.read, OCTETS: self.read, b"": self.read})
+    def all(self) -> list[Route]:
+        read: Callable[[Model], Read] = lambda model: model.tensors.read
+        infer = self._desk.handler({JSON: read, OCTETS: read, b"": read})
         live, ready = fixed(Answer(b'{"live":true}')), self._page(self._ready)
         routes = [
             ("GET", "/v2", fixed(Answer(encode(server_metadata())))),
@@ -75,33 +76,52 @@ class OpenInference:
         return [Route(method, path, handler, open=path.startswith("/v2/health/"),
                       dialect=as_error) for method, path, handler in routes]
 
-    def _page(self, page: Callable[[], Any]) -> Any:
+    def _page(self, page: Callable[[Model | None], Any]) -> Any:
         async def handler(request: Request) -> Answer:
-            self._known(request)
-            return Answer(encode(page()))
+            return Answer(encode(page(self._named(request))))
 
         return handler
 
     def _checked(self, infer: Any) -> Any:
         async def handler(request: Request) -> Answer:
-            self._known(request)
+            named = self._named(request)
+            request.version = named.version if named is not None else 0
             answer: Answer = await infer(request)
             return answer
 
         return handler
 
-    def _known(self, request: Request) -> None:
+    def _named(self, request: Request) -> Model | None:
+        """The model of the version in the path; None where it names none."""
+        models = self._desk.variants.now.models
+        known = {str(version): model for version, model in models.items()}
         model, version = request.values.get("model"), request.values.get("version")
-        if model not in (None, self._name) or version not in (None, self._version):
-            raise HttpProblem(404, f"The model here is {self._name}, version {self._version}.")
+        if model not in (None, self._name) or (version is not None and version not in known):
+            raise HttpProblem(404, f"The model here is {self._name}, version "
+                                   f"{' or '.join(known)}.")
+        return known[version] if version is not None else None
 
-    def _ready(self) -> dict[str, Any]:
+    def _ready(self, named: Model | None) -> dict[str, Any]:
         check_ready(lambda: self._desk.stuck)
         return {"ready": True, "name": self._name}
 
-    def _metadata(self) -> dict[str, Any]:
-        return {"name": self._name, "versions": [self._version], "platform": PLATFORM,
-                "inputs": inputs_of(self._contract), "outputs": outputs_of(self._contract)}
+    def _metadata(self, named: Model | None) -> dict[str, Any]:
+        now = self._desk.variants.now
+        versions = sorted(now.models) if named is None else [named.version]
+        return (named or now.champion).tensors.metadata(versions)
+
+
+class OpenInference:
+    """Reads and writes the tensors of one contract."""
+
+    def __init__(self, contract: Contract, name: str) -> None:
+        self._contract, self._name = contract, name
+        self._outputs = {each["name"]: each["datatype"] for each in outputs_of(contract)}
+
+    def metadata(self, versions: Sequence[int]) -> dict[str, Any]:
+        return {"name": self._name, "versions": [str(each) for each in versions],
+                "platform": PLATFORM, "inputs": inputs_of(self._contract),
+                "outputs": outputs_of(self._contract)}
 
     def read(self, body: bytes, request: Request) -> Asked:
         """The tensors of an infer request.
@@ -129,8 +149,10 @@ class OpenInference:
             raise HttpProblem(422, "The inputs' binary_data_size don't add up to the body.")
         table = table_of(tensors, self._contract)
         chosen = self._chosen(infer, bool(wants_binary))
-        return Asked(table, len(table), lambda scored: self._write(
-            scored, infer.id or request.id, chosen))
+        return Asked(
+            table, len(table),
+            lambda scored: self._write(scored, infer.id or request.id, chosen),
+            lambda name: values_of(tensors, name))
 
     def _chosen(self, infer: _Infer, binary: bool) -> dict[str, bool]:
         """The outputs to give, and whether each in the binary form."""

@@ -151,6 +151,27 @@ def _from_bytes(tensor: Tensor, data: bytes, count: int, rule: ColumnRule) -> pa
     return pa.array(numbers.astype(np.float64) if kind.kind == "f" else numbers)
 
 
+def values_of(tensors: Sequence[Tensor], name: str) -> list[Any] | None:
+    """The values of one tensor as they were sent, also where the model does not read it.
+
+    Raises:
+        HttpProblem: 422 for elements that are not as long as they say.
+    """
+    for tensor in tensors:
+        if tensor.name != name:
+            continue
+        data = tensor.data
+        if isinstance(data, bytes):
+            if tensor.datatype == "BYTES":
+                return list(split_bytes(name, data, tensor.shape[0] if tensor.shape else 0))
+            kind = np.dtype(NUMBERS.get(tensor.datatype, "u1"))
+            if len(data) % kind.itemsize:
+                raise refusal(name, f"its bytes are not whole elements of {kind.itemsize}")
+            return list(np.frombuffer(data, kind).tolist())
+        return [row[0] if isinstance(row, list) and len(row) == 1 else row for row in data]
+    return None
+
+
 def split_bytes(name: str, data: bytes, count: int) -> list[bytes]:
     """`count` elements, each with its length before it as 4 bytes."""
     values, at = list[bytes](), 0

@@ -107,11 +107,11 @@ def serve(
     from raymill.serving import service
 
     place = Home.find(home)
-    version = Registry(tracking_uri or place.tracking_uri, place).resolve(ref)
+    registry = Registry(tracking_uri or place.tracking_uri, place)
+    version = registry.resolve(ref)
     spec = serving_spec(version, place, overrides)
-    if detach:
-        return service.start_detached(version, spec, place.path, notify)
-    return service.run(version, spec, place.path, notify)
+    start = service.start_detached if detach else service.run
+    return start(version, spec, place.path, notify, registry.uri)
 
 
 def score(

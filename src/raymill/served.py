@@ -16,7 +16,8 @@ from ray import serve
 
 from raymill.data.contract import Contract
 from raymill.errors import ArtifactError
-from raymill.serving.deploy import Load, Replica, application, load_bundle
+from raymill.serving.deploy import Replica, application
+from raymill.serving.loading import Load, load_bundle
 from raymill.serving.order import Order
 from raymill.serving.scorer import PredictorLike
 from raymill.serving.spec import ServingSpec

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,9 +15,14 @@ from raymill.training.families import build
 from raymill.training.job import make_job
 from raymill.training.spec import ModelSpec, TrainingSpec
 
+Change = Callable[[torch.Tensor], torch.Tensor]
 
-def small_bundle(path: Path, key: list[str] | None = None) -> Bundle:
-    """x in 0..10 and a colour to no or yes; `key` names columns that identify a row."""
+
+def small_bundle(
+    path: Path, key: list[str] | None = None, change: Change = lambda weight: weight
+) -> Bundle:
+    """x in 0..10 and a colour to no or yes; `key` names columns that identify a row. `change` makes
+    another model of the same weights."""
     columns = {name: ColumnRule(type="int64", kind="ignore") for name in key or ()}
     columns |= {
         "x": ColumnRule(type="float64", kind="numeric", min=0, max=10),
@@ -33,7 +39,7 @@ def small_bundle(path: Path, key: list[str] | None = None) -> Bundle:
     job = make_job(ModelSpec(family="linear"), TrainingSpec(), None, transform.schema, None)
     torch.manual_seed(0)
     weights = build(job.family, job.params, job.schema).state_dict()
-    weights = {name: torch.randn_like(weight) for name, weight in weights.items()}
+    weights = {name: change(torch.randn_like(weight)) for name, weight in weights.items()}
     prepared = SimpleNamespace(transform=transform, contract=contract, profile={})
     return write(path, job, weights, prepared, {"threshold": 0.5}, {})  # type: ignore[arg-type]
 

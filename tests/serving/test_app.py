@@ -189,8 +189,13 @@ def test_a_length_that_is_no_number_is_refused(ask: Client, length: str) -> None
     problem(ask.body(b"{}", **{"content-length": length}), 413)
 
 
+@pytest.fixture
+def regression(contract: Contract) -> Contract:
+    return Contract(target="target", task="regression", columns=contract.columns)
+
+
 class Stuck:
-    """A model that answers nothing until it is released."""
+    """A model of a number that answers nothing until it is released."""
 
     def __init__(self) -> None:
         self.released = threading.Event()
@@ -209,9 +214,9 @@ def stuck() -> Iterator[Stuck]:
 
 
 def test_no_answer_by_the_deadline_is_504_and_a_model_that_hangs_is_noticed(
-    contract: Contract, stuck: Stuck
+    regression: Contract, stuck: Stuck
 ) -> None:
-    app = build("m", 1, ServingSpec(deadline_ms=50), contract, stuck)
+    app = build("m", 1, ServingSpec(deadline_ms=50), regression, stuck)
     ask = Client(app)
     assert ask("GET", "/readyz").status_code == 200
     stuck.released.clear()
@@ -230,8 +235,8 @@ def test_no_answer_by_the_deadline_is_504_and_a_model_that_hangs_is_noticed(
     asyncio.run(main())
 
 
-def test_too_many_waiting_is_429_with_when_to_come_back(contract: Contract, stuck: Stuck) -> None:
-    app = build("m", 1, ServingSpec(max_waiting=2), contract, stuck)
+def test_too_many_waiting_is_429_with_when_to_come_back(regression: Contract, stuck: Stuck) -> None:
+    app = build("m", 1, ServingSpec(max_waiting=2), regression, stuck)
     stuck.released.clear()
 
     async def main() -> None:
@@ -256,15 +261,15 @@ class Broken:
 
     def predict(self, table: pa.Table) -> pa.Table:
         self.calls += 1
-        if self.calls > 4:  # the warm-up's
+        if self.calls > 5:  # golden rows and the warm-up
             raise RuntimeError(f"cannot score {SECRET}")
         return pa.table({"prediction": [0.5] * len(table)})
 
 
 def test_a_failing_model_is_500_and_neither_answer_nor_log_quotes_it(
-    contract: Contract, caplog: pytest.LogCaptureFixture
+    regression: Contract, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ask = Client(build("m", 1, ServingSpec(), contract, Broken()))
+    ask = Client(build("m", 1, ServingSpec(), regression, Broken()))
     with caplog.at_level(logging.ERROR, "raymill.serving"):
         problem(ask.predict([GOOD]), 500)
     assert "RuntimeError" in caplog.text and "in predict" in caplog.text
@@ -286,7 +291,7 @@ def test_metrics_count_answers_rows_and_the_model(ask: Client) -> None:
     assert 'raymill_requests_total{path="/predict",status="200",variant="champion",version="3"} 1.0' in text
     assert 'raymill_requests_total{path="/predict",status="422",variant="champion",version="3"} 1.0' in text
     assert 'raymill_requests_total{path="other",status="404",variant="",version=""} 1.0' in text
-    assert 'raymill_model_info{name="fraud",version="3"} 1.0' in text
+    assert 'raymill_model_info{name="fraud",variant="champion",version="3"} 1.0' in text
     assert "raymill_held_requests 0.0" in text and SECRET not in text
 
 
@@ -295,8 +300,8 @@ def test_a_head_request_has_no_body(ask: Client) -> None:
     assert response.status_code == 200 and response.content == b""
 
 
-def test_a_regression_answers_a_number_alone(contract: Contract, stuck: Stuck) -> None:
-    ask = Client(build("m", 1, ServingSpec(), contract, stuck))
+def test_a_regression_answers_a_number_alone(regression: Contract, stuck: Stuck) -> None:
+    ask = Client(build("m", 1, ServingSpec(), regression, stuck))
     assert ask.predict([GOOD]).json()["predictions"] == [{"prediction": 0.5}]
 
 

@@ -24,7 +24,7 @@ from raymill.errors import (
 )
 from raymill.signals import ENDING, interrupt
 
-from . import cluster_verbs
+from . import cluster_verbs, rollout_verbs
 
 Verb = Callable[[argparse.Namespace], Any]
 
@@ -74,6 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_project_verbs(verbs)
     _add_model_verbs(verbs)
     _add_serving_verbs(verbs)
+    rollout_verbs.add(verbs, _verb)
     cluster_verbs.add(verbs, _verb)
     return parser
 
@@ -117,6 +118,8 @@ def _add_model_verbs(verbs: Any) -> None:
     promote.add_argument("--reason", default="", help="why, for the audit log")
     rollback = _verb(verbs, "rollback", "make the previous champion the champion again", "models")
     rollback.add_argument("name")
+    promote.add_argument("--accept-contract", action="store_true",
+                         help="for a running service: although it refuses rows that the champion takes")
     rollback.add_argument("--reason", default="", help="why, for the audit log")
     for verb in (models, promote, rollback, verbs.choices["runs"]):
         verb.add_argument("--tracking", metavar="URI", help="MLflow's URI (default: the home's)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import subprocess
+import sys
 import time
 from typing import Any
 
@@ -42,19 +43,43 @@ def models_verb(options: argparse.Namespace) -> None:
 
 
 def promote_verb(options: argparse.Namespace) -> None:
-    """Move the champion alias to a version."""
+    """Move the champion alias to a version; a running service follows, or refuses it."""
+    from raymill.serving import change
+
     home = Home.find()
-    done = _registry(options, home).promote(
-        options.name, options.version, actor=user(), reason=options.reason)
+    registry = _registry(options, home)
+    service = change.running(home.path, options.name)
+    if service is None:
+        done = registry.promote(
+            options.name, options.version, actor=user(), reason=options.reason)
+    else:
+        done = registry.resolve(f"{options.name}:{options.version}")
+        change.promote(service, done, accept_contract=options.accept_contract,
+                       tracking=options.tracking or "", actor=user(), reason=options.reason,
+                       said=_said)
+        done = registry.resolve(options.name)
     _say(options, done)
 
 
 def rollback_verb(options: argparse.Namespace) -> None:
-    """Move the champion alias back to the previous champion."""
+    """End the rollout of a running service; without one, the previous champion is it again. The
+    service switches first: MLflow takes seconds to be imported."""
+    from raymill.serving import change
+
     home = Home.find()
-    done = _registry(options, home).rollback(
-        options.name, actor=user(), reason=options.reason)
-    _say(options, done)
+    service = change.running(home.path, options.name)
+    if service is None:
+        _say(options, _registry(options, home).rollback(
+            options.name, actor=user(), reason=options.reason))
+        return
+    change.rollback(
+        service, lambda: _registry(options, home).resolve(f"{options.name}@previous"),
+        actor=user(), reason=options.reason, said=_said)
+    _say(options, _registry(options, home).resolve(options.name))
+
+
+def _said(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _say(options: argparse.Namespace, version: Any) -> None:
