@@ -61,11 +61,12 @@ async def _drive(
 
 
 def post(
-    host: str, port: int, body: bytes, kind: str = "application/json", path: str = "/predict"
+    host: str, port: int, body: bytes, kind: str = "application/json", path: str = "/predict",
+    more: str = "",
 ) -> bytes:
-    """A POST of `body` as it goes over the wire."""
+    """A POST of `body` as it goes over the wire; `more`: header lines, each with its end."""
     return (
-        f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: {kind}\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: {kind}\r\n{more}"
         f"Content-Length: {len(body)}\r\n\r\n"
     ).encode() + body
 

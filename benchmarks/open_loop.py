@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 
 GIVE_UP_S = 30.0
@@ -64,7 +64,7 @@ class _Connections:
 
 
 async def _drive(
-    port: int, request: bytes, rate: float, duration_s: float,
+    port: int, requests: Sequence[bytes], rate: float, duration_s: float,
     meanwhile: Callable[[], Coroutine[None, None, None]] | None,
 ) -> Open:
     result, connections, rng = Open(), _Connections("127.0.0.1", port), random.Random(0)
@@ -73,6 +73,7 @@ async def _drive(
 
     async def one(due: float) -> None:
         try:
+            request = rng.choice(requests)
             status = await asyncio.wait_for(connections.ask(request), GIVE_UP_S)
         except (OSError, asyncio.IncompleteReadError, TimeoutError):
             status = 0
@@ -97,8 +98,10 @@ async def _drive(
 
 
 def drive_open(
-    port: int, request: bytes, *, rate: float, duration_s: float = 0.0,
+    port: int, request: bytes | Sequence[bytes], *, rate: float, duration_s: float = 0.0,
     meanwhile: Callable[[], Coroutine[None, None, None]] | None = None,
 ) -> Open:
-    """`rate` requests a second, Poisson, for `duration_s`, or for as long as `meanwhile` runs."""
-    return asyncio.run(_drive(port, request, rate, duration_s, meanwhile))
+    """`rate` requests a second, Poisson, for `duration_s`, or for as long as `meanwhile` runs; of
+    several requests, any."""
+    requests = [request] if isinstance(request, bytes) else request
+    return asyncio.run(_drive(port, requests, rate, duration_s, meanwhile))

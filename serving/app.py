@@ -132,6 +132,8 @@ async def _respond(send: Send, answer: Answer, request: Request | None, *, head:
     ]
     if request is not None:
         headers.append((HEADER, request.id.encode()))
+        if request.version:
+            headers.append((b"x-raymill-version", str(request.version).encode()))
         if request.trace:
             headers.append((TRACEPARENT, request.header(TRACEPARENT)))
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})

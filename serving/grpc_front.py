@@ -28,7 +28,7 @@ from .spec import ServingSpec
 _PR_SET_PDEATHSIG = 1
 _LENGTH = "inference-header-content-length"
 _ROOM = 64 * 2**10  # what a message may hold beside its tensors
-_PASSED = ("authorization", "x-api-key", "traceparent")  # metadata that become headers
+_PASSED = ("authorization", "traceparent")  # metadata that become headers, with all of x-*
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT, 401: grpc.StatusCode.UNAUTHENTICATED,
     404: grpc.StatusCode.NOT_FOUND, 413: grpc.StatusCode.INVALID_ARGUMENT,
@@ -107,7 +107,7 @@ def _model(name: str, version: str) -> str:
 
 def _headers(context: Any) -> dict[str, str]:
     return {key: value for key, value in context.invocation_metadata()
-            if key in _PASSED and isinstance(value, str)}
+            if (key in _PASSED or key.startswith("x-")) and isinstance(value, str)}
 
 
 async def _refuse(response: httpx.Response, context: Any) -> None:

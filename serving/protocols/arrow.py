@@ -107,11 +107,10 @@ class ArrowStream:
         return table
 
     def write(self, scored: Scored) -> Answer:
-        version = (b"x-raymill-version", str(scored.version).encode())
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, scored.answers.schema) as stream:
             stream.write_table(scored.answers)
-        return Answer(sink.getvalue().to_pybytes(), ARROW, headers=[self._model, version])
+        return Answer(sink.getvalue().to_pybytes(), ARROW, headers=[self._model])
 
 
 def column_of(body: bytes, name: str) -> list[Any] | None:

@@ -43,3 +43,6 @@ def test_a_canary_completes_and_goes_back_without_a_new_replica(tmp_path: Path) 
     finally:
         service.stop(home.path, "toy")
     assert registry.resolve("toy").version == 1
+    actions = [entry["action"] for entry in registry.audit.read() if entry["action"] != "register"]
+    assert actions[1:] == ["rollout start", "rollout step", "rollout step", "promote",
+                           "rollout complete", "rollback"]
