@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Generator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from .order import Order
 from .plan import ACKS, GOLDEN, STATS, Plan, Variant, acks
 from .proof import Proof
 from .rollout import Decision, Rollout, Terms, Values
-from .rollout_state import RolloutStatus, write_rollout
+from .rollout_state import ENDED, RolloutStatus, read_rollout, write_rollout
 from .sequential import Moments
 from .tally import Tally, quantile_ms, together
 
@@ -49,6 +50,7 @@ class Conductor:
         self._mail = Mailbox(self._folder)
         self._audit = Audit(Home(self._home).audit)
         self._work: Work | None = None
+        self._kind = ""
         self._asked: Ask | None = None  # by whom the work was
         self._firm = False  # the work must not be cut short
         self._rollout: Rollout | None = None
@@ -58,11 +60,20 @@ class Conductor:
         self._worth: tuple[Moments, Moments] | None = None
         self.plan = Plan.first(order)
         self.plan.write(self._folder)
+        left = read_rollout(self._home, order.name)
+        if left is not None and left.state not in ENDED:
+            write_rollout(self._home, left.but(state=ENDED[-1], ended=time.time()))
 
     # The loop
 
     def tick(self) -> None:
         """Take what was asked, go on with the work, look at the rollout."""
+        try:
+            self._tick()
+        except Exception:  # noqa: BLE001 - like a full disk; the service must go on
+            traceback.print_exc()
+
+    def _tick(self) -> None:
         if not self._firm:
             for ask in self._mail.take():
                 self._answer(ask)
@@ -81,11 +92,11 @@ class Conductor:
         }
         try:
             verbs[ask.verb](ask)
-        except RaymillError as error:
+        except Exception as error:  # noqa: BLE001 - the asker's
             self._mail.refuse(ask, error)
 
-    def _begin(self, ask: Ask | None, work: Work) -> None:
-        self._asked, self._work, self._firm = ask, work, False
+    def _begin(self, kind: str, ask: Ask | None, work: Work) -> None:
+        self._kind, self._asked, self._work, self._firm = kind, ask, work, False
 
     def _go_on(self) -> None:
         assert self._work is not None
@@ -112,7 +123,7 @@ class Conductor:
         variant = self._variant_of(ask)
         if variant.version == self.plan.champion.version:
             raise UsageError(f"version {variant.version} is the champion that serves already")
-        self._begin(ask, self._rolling_out(ask, variant))
+        self._begin("rollout", ask, self._rolling_out(ask, variant))
 
     def _pause(self, ask: Ask) -> None:
         rollout = self._running()
@@ -131,15 +142,19 @@ class Conductor:
         self._mail.done(ask)
 
     def _abort(self, ask: Ask) -> None:
-        if self._work is not None and self._status is not None and self._rollout is None:
+        why = ask.data.get("reason") or f"aborted by {ask.actor}"
+        if self._work is not None and self._rollout is None:
+            kind = self._kind
             self._cut("aborted")
-            self._note(ask.actor, "abort", state="aborted", why=f"aborted by {ask.actor}")
+            if kind == "rollout":
+                self._note(ask.actor, "abort", state="aborted", why=why)
+            else:
+                self._audit.append(f"{kind} abort", ask.actor, name=self._order.name, why=why)
             self._mail.done(ask, version=self.plan.champion.version)
             return
         self._running()
-        why = ask.data.get("reason") or f"aborted by {ask.actor}"
         self._back("abort", "aborted", ask.actor, why)
-        self._begin(ask, self._switched(ask))
+        self._begin("abort", ask, self._switched(ask))
 
     def _promote(self, ask: Ask) -> None:
         variant = self._variant_of(ask)
@@ -147,7 +162,7 @@ class Conductor:
             self._status.version == variant.version)
         if self._work is not None or (self._rollout is not None and not rolled):
             raise self._busy()
-        self._begin(ask, self._promoting(ask, variant))
+        self._begin("promote", ask, self._promoting(ask, variant))
 
     def _rollback(self, ask: Ask) -> None:
         """Of the rollout, where one is under way; else of the champion."""
@@ -160,7 +175,7 @@ class Conductor:
         if former is None:
             self._mail.done(ask, needs="previous")
             return
-        self._begin(ask, self._rolling_back(ask, former))
+        self._begin("rollback", ask, self._rolling_back(ask, former))
 
     # Work
 
@@ -187,9 +202,14 @@ class Conductor:
         yield from self._switched(ask)
 
     def _promoting(self, ask: Ask, variant: Variant) -> Work:
-        if variant.version != self.plan.champion.version:
-            yield from self._prepared(ask, variant, bool(ask.data.get("accept_contract")))
-        yield from self._crowned("promote", variant, ask.actor, str(ask.data.get("reason", "")))
+        known = self.plan.of(variant.version) is not None
+        yield from self._prepared(ask, variant, bool(ask.data.get("accept_contract")))
+        try:
+            yield from self._crowned("promote", variant, ask.actor, str(ask.data.get("reason", "")))
+        except RaymillError:
+            if not known:
+                self._put(self.plan.without(variant.version))
+            raise
         if variant.version != self.plan.champion.version:
             self._reign(variant)
         if self._rollout is not None:
@@ -205,8 +225,7 @@ class Conductor:
             raise UsageError(f"version {was.version} is what serves already")
         yield from self._prepared(ask, former, accept=True)
         self._reign(former)
-        self._firm = True
-        yield from self._acknowledged()
+        yield from self._acknowledged(ask)
         self._mail.say(ask, f"version {former.version} answers in place of {was.version}")
         yield from self._crowned("rollback", former, ask.actor, str(ask.data.get("reason", "")))
         self._mail.done(ask, version=former.version, was=was.version)
@@ -218,13 +237,11 @@ class Conductor:
             self._tell(why=f"the registry can't be told: {error}")
             until = time.monotonic() + 10  # it goes on at 100 %, and is tried again
             while time.monotonic() < until:
-                self._firm = False
                 yield
             return
         self._reign(variant)
         self._rollout = None
         self._note(CONTROLLER, "complete", state="completed", why="no worse than the champion")
-        yield from self._acknowledged()
 
     def _prepared(self, ask: Ask, variant: Variant, accept: bool) -> Work:
         """Loaded by every replica, and right.
@@ -262,14 +279,19 @@ class Conductor:
 
     def _switched(self, ask: Ask) -> Work:
         """Answers the asker once every replica follows the plan."""
-        yield from self._acknowledged()
+        yield from self._acknowledged(ask)
         self._mail.done(ask, version=self.plan.champion.version)
 
-    def _acknowledged(self) -> Work:
+    def _acknowledged(self, ask: Ask) -> Work:
+        """A replica that does not follow in time is told of: the plan is in force all the same."""
+        self._firm = True  # what was done is answered for before anything else is
         id_ = self.plan.id
-        yield from self._until(
-            lambda: all(ack.plan >= id_ for ack in acks(self._folder)), SWITCH_S,
-            "not every replica followed within {:g} s; those that did not are behind")
+        try:
+            yield from self._until(
+                lambda: all(ack.plan >= id_ for ack in acks(self._folder)), SWITCH_S,
+                "not every replica followed within {:g} s")
+        except RaymillError as error:
+            self._mail.say(ask, str(error))
 
     def _crowned(self, action: str, variant: Variant, actor: str, reason: str) -> Work:
         """The registry's champion; not to be cut short.
@@ -311,6 +333,10 @@ class Conductor:
         champion = sums.get(self.plan.champion.version, Tally())
         version = self._status.version
         challenger = sums.get(version, Tally())
+        refused = [ack.refused[version] for ack in acks(self._folder) if version in ack.refused]
+        if refused:
+            self._back("rolled back", "rolled back", CONTROLLER, f"a replica: {refused[0]}")
+            return
         decision = rollout.look(time.monotonic(), champion, challenger, self._worths())
         self._tell(
             why=decision.why, labels=self._worth is not None,
@@ -329,7 +355,7 @@ class Conductor:
         elif decision.what == "complete":
             variant = self.plan.of(self._status.version)
             assert variant is not None
-            self._begin(None, self._completing(variant))
+            self._begin("complete", None, self._completing(variant))
 
     def _worths(self) -> tuple[Moments, Moments] | None:
         """(champion's, challenger's) values, looked up now and then."""
@@ -408,7 +434,7 @@ class Conductor:
         """An entry of the audit log, and the status."""
         assert self._status is not None
         self._tell(**{k: v for k, v in data.items() if k in ("state", "why", "share")})
-        if self._status.state in ("completed", "rolled back", "aborted", "refused"):
+        if self._status.state in ENDED:
             self._tell(ended=time.time())
         self._audit.append(f"rollout {action}", actor, name=self._order.name,
                            version=self._status.version, champion=self.plan.champion.version, **data)

@@ -67,7 +67,7 @@ class Desk:
         async def handle(request: Request) -> Answer:
             routing = self.variants.now
             pinned = request.version != 0
-            model = routing.models[request.version] if pinned else (
+            model = _pinned(routing, request.version) if pinned else (
                 routing.champion if routing.alone else routing.choose(request))
             request.version, request.variant = model.version, model.variant
             headers: Headers = request.scope["headers"]
@@ -150,6 +150,13 @@ class Desk:
             raise overloaded() from None
         except DataError as error:
             raise from_data_error(error) from None
+
+
+def _pinned(routing: Routing, version: int) -> Model:
+    model = routing.models.get(version)
+    if model is None:
+        raise HttpProblem(404, f"Version {version} is not loaded any more.")
+    return model
 
 
 def _reread(

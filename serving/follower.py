@@ -83,7 +83,6 @@ class Follower:
                 self._loading.add(variant.version)
                 threading.Thread(target=self._load_beside, args=(variant,), name="load",
                                  daemon=True).start()
-        self._variants.tidy()
         tallies = self._variants.now.tallies
         if tallies is not None:
             tallies.write(self._folder)

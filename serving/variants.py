@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Routing:
-    """A plan, put into force in this process. It is replaced as a whole, never changed."""
+    """A plan, put into force in this process. It is replaced as a whole, never changed: a request
+    keeps to the one that it came under, so a model that leaves lives until it owes no answer."""
 
     plan: Plan
     models: Mapping[int, Model]
@@ -75,7 +76,6 @@ class Variants:
 
     def __init__(self, plan: Plan, champion: Model) -> None:
         self.now = Routing(plan, {champion.version: champion}, champion)
-        self._retired: list[Model] = []
         self._tell: Callable[[frozenset[tuple[int, str]]], None] = lambda variants: None
         self.log: Log | None = None
 
@@ -109,15 +109,7 @@ class Variants:
         self.now = Routing(plan, models, champion, roles.get("challenger"), shadow, tallies)
         if old.shadow is not None and old.shadow is not shadow:
             old.shadow.close()
-        self._retired += [m for v, m in old.models.items() if v not in models]
         self._told()
-
-    def tidy(self) -> None:
-        """End the models that have left, once they owe no answer."""
-        for model in list(self._retired):
-            if not model.batcher.held:
-                model.batcher.close()
-                self._retired.remove(model)
 
     def count(self, version: int, status: int, seconds: float) -> None:
         """An answer by a version, for the rollout's comparison."""
