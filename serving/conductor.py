@@ -250,7 +250,9 @@ class Conductor:
             RaymillError: it is refused; the plan is as it was.
         """
         known = self.plan.of(variant.version)
-        if known is not None and known.digest == variant.digest:
+        if known is not None:
+            if known.digest != variant.digest:
+                raise ArtifactError(f"version {variant.version} is served with another digest")
             return
         order = self._order.of(variant)
         proof = Proof(order, Path(self.plan.champion.bundle), accept)

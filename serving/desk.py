@@ -83,7 +83,7 @@ class Desk:
                 if routing.column and not pinned:
                     by = routing.by_values(asked.column(routing.column))
                     request.version, request.variant = by.version, by.variant
-                    if by is not model and by.contract != model.contract:
+                    if by.contract.version != model.contract.version:
                         asked = reader(by)(body, request)
                 scored = await self._submit(by, asked)
                 answer = asked.write(scored)
@@ -165,6 +165,6 @@ def _reread(
     """How the shadow reads a request by its own contract; None where that is the champion's."""
     assert routing.shadow is not None
     model = routing.shadow.model
-    if model.contract == routing.champion.contract:
+    if model.contract.version == routing.champion.contract.version:
         return None
     return lambda: reader(model)(body, request)

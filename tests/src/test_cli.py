@@ -60,3 +60,20 @@ def test_trials_are_told_with_the_best_so_far() -> None:
 def test_small_texts() -> None:
     assert duration(59) == "59s" and duration(61) == "1m01s" and duration(3700) == "1h01m"
     assert sparkline([1, 2, 3])[::2] == "▁█" and sparkline([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [([], "one of --canary"), (["--canary", "--shadow"], "one of --canary"),
+     (["--canary", "much"], "like 10%"), (["--canary", "150%"], "between 0 %"),
+     (["--canary", "--bake", "soon"], "--bake"), (["--ab", "k", "--share", "1"], "between 0 %"),
+     (["--canary"], "no service called")],
+)
+def test_a_rollout_that_can_not_be_is_refused_as_usage(
+    words: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("RAYMILL_HOME", str(tmp_path / "home"))
+    assert main(["rollout", "toy@challenger", *words]) == 2
+    assert told in capsys.readouterr().err
+    assert main(["rollout", "status"]) == 0 and "no rollout" in capsys.readouterr().out
