@@ -35,7 +35,7 @@ class Endpoint:
         is_stuck: Callable[[], bool] = lambda: False,
         closing: Sequence[Callable[[], None]] = (),
     ) -> None:
-        self._guards, self._observers, self._is_stuck = guards, observers, is_stuck
+        self._guards, self._observers, self._is_stuck = guards, list(observers), is_stuck
         self._closing = closing
         self._plain = {(r.path, r.method): r for r in routes if "{" not in r.path}
         self._patterns = [r for r in routes if "{" in r.path]
@@ -45,6 +45,10 @@ class Endpoint:
     def stuck(self) -> bool:
         """A forward pass hangs: the process should be replaced."""
         return self._is_stuck()
+
+    def observe(self, observer: Observer) -> None:
+        """Have `observer` told of every answer from now on."""
+        self._observers.append(observer)
 
     def close(self) -> None:
         """End what its parts began: no answer comes after it."""

@@ -13,6 +13,7 @@ from ray import serve
 from raymill.errors import RaymillError
 from raymill.specs import seconds
 
+from .access_log import AccessLog
 from .environment import METRICS
 from .guards import guards_of
 from .loading import Load, load_bundle
@@ -50,6 +51,8 @@ class Replica:
                     order.name, order.spec, folder, plan, lambda variant: load(order.of(variant)),
                     guards, home,
                 )
+            if order.spec.access_log:
+                self._endpoint.observe(AccessLog(home, order.name))
         except Exception as error:
             # Serve's own message does not hold the cause.
             told = str(error) if isinstance(error, RaymillError) else repr(error)

@@ -54,6 +54,11 @@ class Metrics:
         self.dropped = Counter(
             "raymill_log_dropped", "Answered rows that could not be logged", registry=own)
         self.labels = Counter("raymill_labels", "Labels taken by /feedback", registry=own)
+        replicas = Gauge(
+            "raymill_replicas", "Replicas that run on this host", multiprocess_mode="livesum",
+            registry=own,
+        )
+        replicas.set(1)
         self._model = Gauge(
             "raymill_model_info", "The versions that are loaded, and what for; 0: no longer",
             ("name", "version", "variant"), multiprocess_mode="livemax", registry=own,

@@ -69,6 +69,7 @@ class ServingSpec(Part):
     tls: TlsSpec | None = None
     rate: RateSpec | None = None
     replicas: ReplicasSpec = ReplicasSpec()
+    access_log: bool = False  # a JSON line for each answer, below services/access of the home
     log: LogSpec | None = LogSpec()  # None: answers leave no trace, and labels are not taken
     cpus_per_replica: Annotated[float, Field(gt=0)] = 0.5
     gpus_per_replica: Annotated[float, Field(ge=0)] = 0

@@ -134,7 +134,7 @@ def _add_serving_verbs(verbs: Any) -> None:
     serve.add_argument("more", nargs="*", metavar="...",
                        help="status [NAME], stop [NAME], keys add|list|revoke [HOLDER [ID]]")
     serve.add_argument("--detach", action="store_true", help="serve in the background")
-    serve.add_argument("--watch", action="store_true", help="for status: again every second")
+    serve.add_argument("--watch", action="store_true", help="for status: live, every second, with rates and latencies")
     serve.add_argument("--tracking", metavar="URI", help="MLflow's URI (default: the home's)")
     _add_set(serve)
     predict = _verb(verbs, "predict", "ask a served model", "serve")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from raymill.tracking.home import Home
 from .keys import keys_of
 from .output import clean, emit_json, emit_table
 from .progress import shown
+from .watching import watch
 
 
 def serve_verb(options: argparse.Namespace) -> None:
@@ -56,20 +56,19 @@ def _status(options: argparse.Namespace) -> None:
     from raymill.serving.service import status
 
     home = Home.find().path
-    while True:
-        found = [each.to_dict() for each in status(home, options.which)]
-        if options.json:
-            emit_json({"ok": True, "services": found})
-        elif found:
-            emit_table("services", ["name", "version", "state", "replicas", "wanted", "url"], [
-                [s["name"], s["version"], s["state"], s["replicas"], s["target"], s["url"]]
-                for s in found
-            ])
-        else:
-            print("no service runs; start one: raymill serve NAME --detach")
-        if not options.watch or options.json:
-            return
-        time.sleep(1)
+    if options.watch:
+        watch(home, options.which, as_json=options.json)
+        return
+    found = [each.to_dict() for each in status(home, options.which)]
+    if options.json:
+        emit_json({"ok": True, "services": found})
+    elif found:
+        emit_table("services", ["name", "version", "state", "replicas", "wanted", "url"], [
+            [s["name"], s["version"], s["state"], s["replicas"], s["target"], s["url"]]
+            for s in found
+        ])
+    else:
+        print("no service runs; start one: raymill serve NAME --detach")
 
 
 def _stop(options: argparse.Namespace) -> None:
