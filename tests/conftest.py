@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,6 +37,36 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         ray = module.as_posix() in START_RAY or "ray_local" in getattr(item, "fixturenames", ())
         half = "ray-1" if module.parts[0] in FIRST else "ray-2"
         item.add_marker(pytest.mark.xdist_group(half if ray else module.as_posix()))
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    """A database server of the module's own, on a socket in a folder that another user may enter."""
+    if shutil.which("initdb") is None:
+        pytest.skip("there is no Postgres here")
+    folder = Path(tempfile.mkdtemp())
+    plain = {"user": 65534, "group": 65534} if os.getuid() == 0 else {}
+    if plain:  # Postgres refuses to run as root
+        os.chown(folder, 65534, 65534)
+    data = folder / "data"
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    made = subprocess.run(["initdb", "-D", data, "-U", "me", "-A", "trust"], check=False, **quiet,
+                          **plain)
+    if made.returncode:
+        pytest.skip("Postgres can't be started here")
+    server = subprocess.Popen(["postgres", "-D", data, "-k", folder, "-c", "listen_addresses="],
+                              **quiet, **plain)
+    try:
+        ready = ["psql", "-h", folder, "-U", "me", "-d", "postgres", "-c", "select 1"]
+        for _ in range(100):
+            if subprocess.run(ready, check=False, **quiet).returncode == 0:
+                break
+            time.sleep(0.1)
+        yield f"postgresql://me@/postgres?host={folder}"
+    finally:
+        server.send_signal(signal.SIGINT)  # without waiting for open connections
+        server.wait(30)
+        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")

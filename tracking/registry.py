@@ -124,8 +124,9 @@ class Registry:
 
     def was_champion(self, name: str, version: int) -> bool:
         """Whether the audit log knows the version as a champion, now or before."""
-        return any(entry["action"] in ("promote", "rollback") and entry.get("name") == name
-                   and entry.get("version") == version for entry in self.audit.read())
+        return any(entry["action"] in ("promote", "rollback")
+                   and entry["data"].get("name") == name
+                   and entry["data"].get("version") == version for entry in self.audit.read())
 
     def resolve(self, ref: str) -> ModelVersion:
         """The version that `name` (its champion), `name@alias` or `name:version` stands for, with

@@ -60,12 +60,19 @@ def open_store(uri: str, home: Home) -> MlflowClient:
                 file = database(uri)
                 if file is not None:
                     _prepare(file)
-                client = MlflowClient(tracking_uri=uri, registry_uri=uri)  # opens the store
+                named = _with_driver(uri)
+                client = MlflowClient(tracking_uri=named, registry_uri=named)  # opens the store
                 client.search_registered_models(max_results=1)
         except Exception as error:  # noqa: BLE001 - whatever MLflow raises is told in one way
             raise store_error(uri, error) from None
         _opened[uri] = client
     return client
+
+
+def _with_driver(uri: str) -> str:
+    """PostgreSQL by the driver that raymill comes with: MLflow would take another, older one."""
+    scheme, mark, rest = uri.partition("://")
+    return f"postgresql+psycopg{mark}{rest}" if scheme in ("postgresql", "postgres") else uri
 
 
 def store_error(uri: str, error: Exception) -> StoreError:

@@ -4,13 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import shutil
-import signal
-import subprocess
-import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,36 +17,6 @@ from raymill.tuning.objectives import Objectives
 from raymill.tuning.spec import TuningSpec
 from raymill.tuning.storage import held, place_of, storage_in
 from raymill.tuning.study import Study
-
-
-@pytest.fixture
-def postgres() -> Iterator[str]:
-    """A server of the test's own, on a socket in a folder that another user may enter."""
-    if shutil.which("initdb") is None:
-        pytest.skip("there is no Postgres here")
-    folder = Path(tempfile.mkdtemp())
-    plain = {"user": 65534, "group": 65534} if os.getuid() == 0 else {}
-    if plain:  # Postgres refuses to run as root
-        os.chown(folder, 65534, 65534)
-    data = folder / "data"
-    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    made = subprocess.run(["initdb", "-D", data, "-U", "me", "-A", "trust"], check=False, **quiet,
-                          **plain)
-    if made.returncode:
-        pytest.skip("Postgres can't be started here")
-    server = subprocess.Popen(["postgres", "-D", data, "-k", folder, "-c", "listen_addresses="],
-                              **quiet, **plain)
-    try:
-        ready = ["psql", "-h", folder, "-U", "me", "-d", "postgres", "-c", "select 1"]
-        for _ in range(100):
-            if subprocess.run(ready, check=False, **quiet).returncode == 0:
-                break
-            time.sleep(0.1)
-        yield f"postgresql://me@/postgres?host={folder}"
-    finally:
-        server.send_signal(signal.SIGINT)  # without waiting for open connections
-        server.wait(30)
-        shutil.rmtree(folder)
 
 
 def search(out: Path, kind: str, trials: int) -> Ledger:
