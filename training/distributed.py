@@ -24,6 +24,7 @@ from raymill.signals import deferred
 from .background import Background
 from .devices import usable_gpus
 from .failures import last_line, lost, may_pass, raised
+from .gpus import idle, workers_on
 from .job import TrainJob
 from .loop import fit
 from .loopback import LoopbackTorch
@@ -60,7 +61,7 @@ def train(job: TrainJob, prepared: Prepared, out: Path, notify: Notify = ignore)
         TrainingError: the loop's own (see `fit`), workers lost more than
             `training.max_failures` times, or fewer GPUs than `training.gpu: require` needs.
     """
-    share = _share(job)
+    job, share = _share(job, notify)
     return train_rows(job, place_rows(prepared, job.training.workers, notify), share, out, notify)
 
 
@@ -163,25 +164,34 @@ class Share:
     backend: str | None = None
 
 
-def _share(job: TrainJob) -> Share:
-    """An equal share of the cluster. Ray counts less than that for a worker: Ray Data's own tasks
-    would wait for ever where no CPU is left."""
+def _share(job: TrainJob, notify: Notify) -> tuple[TrainJob, Share]:
+    """The job with the workers that it gets, and an equal share of the cluster for each.
+
+    Ray counts less than that for a worker: Ray Data's own tasks would wait for ever where no CPU is
+    left.
+    """
     resources, training = ray.cluster_resources(), job.training
-    needed = training.most_workers
-    wanted = training.gpu != "never" and int(resources.get("GPU", 0)) >= needed
-    gpu = wanted and usable_gpus()
+    gpus = int(resources.get("GPU", 0))
+    on = workers_on(gpus, training)
+    gpu = on is not None and usable_gpus()
     if training.gpu == "require" and not gpu:
-        found = f"{int(resources.get('GPU', 0))} for {needed} workers"
+        found = f"{gpus} for {training.fewest_workers} workers"
         raise TrainingError(Problem(
             rule="training.gpu: require needs a GPU a worker",
-            got=found + (", none of which torch can use" if wanted else ""),
+            got=found + (", none of which torch can use" if on is not None else ""),
             cure="Lower training.workers, or set training.gpu to auto."))
+    if gpus and (on is None or gpu) and (words := idle(gpus, training)):
+        note(notify, words)
+    if gpu:
+        job = job.with_training(workers=on)
+        training = job.training
+    needed = training.most_workers
     nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
     share = training.cpus_per_worker or even_share(nodes, needed)
     counted = training.cpus_per_worker or (share - 1 if share >= 2 else share / 2)
     if not isinstance(training.workers, int):
         counted = max(1, int(share))  # Ray's elastic groups need whole ones
-    return Share(threads=max(1, int(share)), cpus=counted, gpus=1 if gpu else 0)
+    return job, Share(threads=max(1, int(share)), cpus=counted, gpus=1 if gpu else 0)
 
 
 def even_share(nodes: Sequence[float], workers: int) -> float:

@@ -16,6 +16,7 @@ from raymill.cluster.spec import ClusterSpec
 from raymill.errors import Problem, UsageError
 from raymill.serving.spec import ServingSpec
 from raymill.spec import Spec
+from raymill.training.gpus import idle, workers_on
 from raymill.training.spec import TrainingSpec
 from raymill.tuning.capacity import Resources
 from raymill.tuning.capacity import plan as plan_search
@@ -136,8 +137,8 @@ def _train(
     training: TrainingSpec, nodes: Sequence[Resources], problems: list[Problem]
 ) -> StagePlan:
     workers, cpus, gpus = training.fewest_workers, _sum(nodes, "CPU"), _sum(nodes, "GPU")
-    on_gpu = training.gpu != "never" and gpus >= workers
-    if training.gpu == "require" and gpus < workers:
+    on = workers_on(gpus, training)
+    if training.gpu == "require" and on is None:
         problems.append(Problem(
             rule="training.gpu: require needs a GPU a worker",
             got=f"{workers} workers x 1 GPU = {workers} GPUs, the cluster has {gpus:g}",
@@ -157,8 +158,8 @@ def _train(
             rule="training.batch_size is shared out over the workers, at least a row each",
             got=f"{training.batch_size} rows for {workers} workers",
             cure="Raise training.batch_size, or lower training.workers."))
-    return StagePlan("train", workers, workers, each or cpus / workers, 1 if on_gpu else 0,
-                     (workers + 1) * PROCESS_MB)
+    return StagePlan("train", workers, workers, each or cpus / workers, 0 if on is None else 1,
+                     (workers + 1) * PROCESS_MB, idle(gpus, training))
 
 
 def _serve(
