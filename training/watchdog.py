@@ -100,7 +100,8 @@ class Watchdog:
         late = {} if self.off else overdue(beats, self.floor_s)
         if not late:
             return False
-        looks = {rank: self._look_at(rank, beat) for rank, (beat, _) in late.items()}
+        looks = {rank: look_at(beat, stack_file(self._folder, rank))
+                 for rank, (beat, _) in late.items()}
         hanging = culprits(looks, others_live=len(late) < len(beats))
         for rank in hanging:
             beat, age = late[rank]
@@ -108,13 +109,19 @@ class Watchdog:
             warn(self._notify, f"{where} has made no step for {age:.0f} s, {looks[rank].place}; it "
                  f"is ended, and the workers start again from the last checkpoint; stacks are in "
                  f"{stack_file(self._folder, rank).parent}")
-            _on_node(beat.node, _end, beat.pid)
+            end(beat)
         return bool(hanging)
 
-    def _look_at(self, rank: int, beat: Beat) -> Look:
-        state, stack = _on_node(beat.node, _inspect, beat.pid,
-                                str(stack_file(self._folder, rank))) or ("", "")
-        return Look(state, stack)
+
+def look_at(beat: Beat, stacks: Path) -> Look:
+    """Look at the process that sent `beat`, and have it write its stacks (see `dump_on_signal`)."""
+    state, stack = _on_node(beat.node, _inspect, beat.pid, str(stacks)) or ("", "")
+    return Look(state, stack)
+
+
+def end(beat: Beat) -> None:
+    """Kill the process that sent `beat`, if it is there."""
+    _on_node(beat.node, _end, beat.pid)
 
 
 def _on_node(node: str, function: Any, *arguments: Any) -> Any:

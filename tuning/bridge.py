@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from raymill.errors import RaymillError
-from raymill.events import Event, Notify, warn
+from raymill.errors import RaymillError, TrainingError
+from raymill.events import Event, Notify, note, warn
 from raymill.training.job import TrainJob
 
 from .budget import Budget
+from .hangs import Hangs
 from .ledger import Ledger
 from .own import Callback
 from .pruning import Pruner
@@ -49,8 +50,12 @@ class Teller:
     notify: Notify
     callbacks: list[Callback] = field(default_factory=list)
 
-    def running(self, number: int, drawn: dict[str, Any]) -> None:
-        tell_trial(self.notify, number, "running", decode(self.space, drawn))
+    def running(self, number: int, drawn: dict[str, Any], again: Sequence[int]) -> None:
+        """A trial begins, or goes on for the cut-off ones that it runs `again`, the last first."""
+        cause = f"goes on with trial {again[0]}, which was cut off" if again else ""
+        tell_trial(self.notify, number, "running", decode(self.space, drawn), cause=cause)
+        if cause:
+            note(self.notify, f"trial {number} {cause}")
 
     def end(self, number: int, state: State, cause: str = "",
             measures: Mapping[str, float] | None = None) -> None:
@@ -91,9 +96,10 @@ class LedgerSearcher(_NotInSnapshots, Searcher):  # type: ignore[misc]
             except (ValidationError, RaymillError) as error:  # values that don't go together
                 self._teller.end(number, "failed", " ".join(str(error).split()))
                 continue
-            self._teller.running(number, drawn)
+            again = self._ledger.again(number)
+            self._teller.running(number, drawn, again)
             segment = self._ledger.segment(number)
-            return {"number": number, "job": json.dumps(job.to_dict()),
+            return {"number": number, "again": again, "job": json.dumps(job.to_dict()),
                     "epochs": segment.get("until", job.training.epochs), **segment}
         return Searcher.FINISHED
 
@@ -112,15 +118,19 @@ class LedgerSearcher(_NotInSnapshots, Searcher):  # type: ignore[misc]
 class Watch(_NotInSnapshots, tune.Callback):  # type: ignore[misc]
     """Takes down what Tune sees, and tells it on."""
 
-    def __init__(self, metric: str, teller: Teller, sweep: Callable[[], None]) -> None:
+    def __init__(
+        self, metric: str, teller: Teller, sweep: Callable[[], None], hangs: Hangs
+    ) -> None:
         self._metric = metric
         self._sweep = sweep
+        self._hangs = hangs
         self._teller = teller
         self._notify = teller.notify
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Called some times a second."""
         self._teller.budget.tick()
+        self._hangs.look(self._teller.ledger.live)
         self._sweep()
 
     def on_trial_result(
@@ -154,10 +164,13 @@ class Watch(_NotInSnapshots, tune.Callback):  # type: ignore[misc]
         self, iteration: int, trials: list[Any], trial: Any, **info: Any
     ) -> None:
         number = trial.config["number"]
-        warn(self._notify, f"trial {number} failed and is tried again: {cause_of(trial)}")
+        warn(self._notify, f"trial {number} failed and is tried again: {self._cause(trial)}")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._end(trial, "failed", cause_of(trial))
+        self._end(trial, "failed", self._cause(trial))
+
+    def _cause(self, trial: Any) -> str:
+        return self._hangs.why(trial.config["number"]) or cause_of(trial)
 
     def _end(self, trial: Any, state: State, cause: str) -> None:
         number, result = trial.config["number"], trial.last_result or {}
@@ -221,4 +234,5 @@ def cause_of(trial: Any) -> str:
         return "out of memory: lower training.batch_size, or tuning.concurrency"
     if "actor died" in last.lower() or "actor is dead" in last.lower():
         return "its process died (killed, or out of memory)"
-    return last.strip().splitlines()[-1].strip()[:300]
+    text = last.strip().splitlines()[-1].strip()
+    return text.removeprefix(f"{TrainingError.__module__}.{TrainingError.__name__}: ")[:800]

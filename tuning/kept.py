@@ -1,20 +1,21 @@
-"""The checkpoints of the best trials, kept beyond the search for what is made of them."""
+"""The checkpoints of trials: of those that run or go on, and of the best for what is made of them."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from raymill.errors import ArtifactError
 from raymill.events import Event, Notify
 from raymill.training.checkpoint import newest_good, of_epoch, read_progress
+from raymill.training.distributed import CHECKPOINTS
 
 FOLDER = "trials"
 
 
 class Kept:
-    """Keeps the folders of the `most` best trials below `folder`, and of those that run.
+    """Keeps the folders of the `most` best trials below `folder`, and of those that have not ended.
 
     It listens to the search: `listening` gives the `Notify` to hand on.
     """
@@ -23,15 +24,21 @@ class Kept:
         self.folder, self._most, self._sign = folder, most, -1 if maximize else 1
         self._ranked: list[tuple[float, int]] = []
 
-    def begin(self, known: Iterable[tuple[int, float | None]]) -> None:
-        """Start with the trials that an earlier call finished; drop what was cut off."""
+    def begin(self, known: Iterable[tuple[int, float | None]], go_on: Collection[int]) -> None:
+        """Start with the trials that an earlier call finished, and those that `go_on`."""
         for number, value in known:
             if value is not None:
                 self._rank(number, value)
-        best = {number for _, number in self._ranked}
+        self.sweep(go_on)
+
+    def sweep(self, go_on: Collection[int]) -> None:
+        """Remove all folders but those of the best, and of trials that `go_on`."""
+        stay = {*go_on, *(number for _, number in self._ranked)}
         for path in self.folder.glob("*"):
-            if not path.name.isdigit() or int(path.name) not in best:
+            if not path.name.isdigit() or int(path.name) not in stay:
                 shutil.rmtree(path, ignore_errors=True)
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
 
     def listening(self, notify: Notify) -> Notify:
         def tell(event: Event) -> None:
@@ -62,12 +69,11 @@ class Kept:
 
 def best_checkpoint(folder: Path, number: int) -> Path | None:
     """The checkpoint of a kept trial's best epoch; None: there is none whose hashes hold."""
-    own = folder / FOLDER / str(number)
-    for place in (own, own / "checkpoints"):  # those of Ray Train lie a folder below
-        newest = newest_good(place)
-        if newest is not None:
-            try:
-                return of_epoch(place, read_progress(newest).best_epoch)
-            except ArtifactError:
-                return None
-    return None
+    own = folder / FOLDER / str(number) / CHECKPOINTS
+    newest = newest_good(own)
+    if newest is None:
+        return None
+    try:
+        return of_epoch(own, read_progress(newest).best_epoch)
+    except ArtifactError:
+        return None

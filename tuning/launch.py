@@ -14,8 +14,10 @@ from raymill.events import Notify, note
 from raymill.training.devices import usable_gpus
 from raymill.training.distributed import Share
 from raymill.training.placement import place_rows
+from raymill.training.spec import TrainingSpec
 
 from .capacity import Plan
+from .hangs import Hangs, Pulse
 from .measures import Meter
 from .nested import RowsHolder, nested
 from .orphans import settle
@@ -27,34 +29,35 @@ if TYPE_CHECKING:
 
 @contextmanager
 def launched(
-    plan: Plan, prepared: Prepared, folder: Path, notify: Notify, meter: Meter, *,
-    keep: bool, require_gpu: bool,
-) -> Iterator[Trainable]:
-    """The trainable, the rows that all trials share in the object store while the block runs.
-
-    Checkpoints lie in `folder`, with one worker only where `keep` asks for them.
+    plan: Plan, prepared: Prepared, folder: Path, notify: Notify, meter: Meter,
+    training: TrainingSpec,
+) -> Iterator[tuple[Trainable, Hangs]]:
+    """The trainable, and what finds the trials that hang; while the block runs, the rows that all
+    trials share are in the object store. Checkpoints lie in `folder`.
 
     Raises:
         UsageError: a GPU is required, and torch can use none of the cluster's.
     """
     counted_only = plan.gpu > 0 and not usable_gpus()
-    if counted_only and require_gpu:
+    if counted_only and training.gpu == "require":
         raise UsageError("training.gpu is require, but torch can use no GPU of the cluster",
                          cure="Set training.gpu to auto, or attach a cluster with GPUs.")
     if counted_only:
         note(notify, "torch can use no GPU here: Ray's are only counted, and trials compute on "
                      "the CPU")
+    pulse = ray.remote(num_cpus=0, max_restarts=3)(Pulse).remote()
+    hangs = Hangs(pulse, training.watchdog, folder)
     if plan.workers == 1:
         blocks = {split: list(prepared.tensors(split)) for split in ("train", "validation")}
-        with _held(Holder.remote(blocks)) as holder:  # type: ignore[attr-defined]
-            yield trainable(holder, folder if keep else None, plan.cpu, plan.gpu, meter)
+        with _held(pulse), _held(Holder.remote(blocks)) as holder:  # type: ignore[attr-defined]
+            yield trainable(holder, pulse, folder, plan.cpu, plan.gpu, meter), hangs
         return
     share = Share(threads=max(1, int(plan.cpu)), cpus=plan.cpu, gpus=plan.gpu,
                   backend="gloo" if counted_only else None)
     rows = place_rows(prepared, plan.workers, notify)
-    with _held(RowsHolder.remote(rows)) as holder:  # type: ignore[attr-defined]
+    with _held(pulse), _held(RowsHolder.remote(rows)) as holder:  # type: ignore[attr-defined]
         try:
-            yield nested(holder, folder, share, meter)
+            yield nested(holder, folder, share, meter), hangs
         finally:
             settle()
 

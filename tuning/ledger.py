@@ -158,8 +158,25 @@ class Ledger:
                     if (s := t.user_attrs.get("segment"))}
         last = max((segment["generation"] for segment in segments.values()), default=0)
         best = self.winner()
-        return [number for number, segment in segments.items()
-                if segment["generation"] >= last - 1 or (best and best.number == number)]
+        needed = [number for number, segment in segments.items()
+                  if segment["generation"] >= last - 1 or (best and best.number == number)]
+        return [*needed, *self.cut_short()]
+
+    def again(self, number: int) -> list[int]:
+        """The cut-off trials that a trial runs again, the last first."""
+        found: list[int] = []
+        trials = self.study.get_trials(deepcopy=False)
+        while (before := trials[number].user_attrs.get("again_of")) is not None:
+            number = int(before)
+            found.append(number)
+        return found
+
+    def cut_short(self) -> set[int]:
+        """The cut-off trials whose checkpoints those that wait or run go on from."""
+        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        off = [trial.number for trial in self._cut_off()]
+        numbers = [*off, *(trial.number for trial in waiting), *self._live]
+        return {*off, *(before for number in numbers for before in self.again(number))}
 
     def repeat(self, number: int) -> TrialRecord | None:
         """Close a trial with the result that its parameters had before; None: they are new."""
@@ -302,16 +319,18 @@ class Ledger:
             trial.set_constraint(limit.text, excesses.get(limit.text, 0.0))
 
     def _requeue_cut_off(self) -> None:
+        for trial in self._cut_off():
+            self._requeue(trial)  # before it is closed: a kill in between loses nothing
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            self._mark(trial._trial_id, cut_off=True, cause="the search was killed")
+            self.study.tell(trial.number, state=TrialState.FAIL)
+
+    def _cut_off(self) -> list[FrozenTrial]:
+        """The trials that were cut off, and not queued again yet."""
         trials = self.study.get_trials(deepcopy=False)
-        again = {trial.user_attrs.get("again_of") for trial in trials}
-        for trial in trials:
-            zombie = trial.state is TrialState.RUNNING
-            if (zombie or trial.user_attrs.get("cut_off")) and trial.number not in again:
-                # Queued before it is closed: a kill in between loses nothing.
-                self._requeue(trial)
-            if zombie:
-                self._mark(trial._trial_id, cut_off=True, cause="the search was killed")
-                self.study.tell(trial.number, state=TrialState.FAIL)
+        queued = {trial.user_attrs.get("again_of") for trial in trials}
+        return [trial for trial in trials if trial.number not in {*queued, *self._live}
+                and (trial.state is TrialState.RUNNING or trial.user_attrs.get("cut_off"))]
 
     def _requeue(self, trial: FrozenTrial) -> None:
         """Queue a trial's parameters. Those of one that was killed while it was drawn are drawn
@@ -320,8 +339,8 @@ class Ledger:
         if not complete(self._space, params):
             params = trial.system_attrs.get("fixed_params", {})
         if params:
-            along = {name: trial.user_attrs[name] for name in _GOES_ALONG
-                     if name in trial.user_attrs}
+            along = {"origin": f"again: trial {trial.number} was cut off"} | {
+                name: trial.user_attrs[name] for name in _GOES_ALONG if name in trial.user_attrs}
             self.study.enqueue_trial(params, user_attrs={"again_of": trial.number, **along})
 
     def _next_of_grid(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 
 from raymill.errors import TrainingError
 from raymill.events import Event
-from raymill.training.distributed import Share, train_rows
+from raymill.training.distributed import CHECKPOINTS, Share, train_rows
 from raymill.training.job import TrainJob
 from raymill.training.placement import Rows
 
@@ -41,8 +41,7 @@ def nested(holder: Any, folder: Path, share: Share, meter: Meter) -> Trainable:
     def run_trial(config: dict[str, Any]) -> dict[str, Any]:
         job = TrainJob.from_dict(json.loads(config["job"]))
         own = own_folder(folder, config)
-        assert own is not None, "Ray Train keeps checkpoints"
-        session = TrialSession(job.metric, job.maximize, torch.device("cpu"), own / "checkpoints",
+        session = TrialSession(job.metric, job.maximize, torch.device("cpu"), own / CHECKPOINTS,
                                place=place(torch.device("cpu")))
         session.go_on()
 

@@ -60,50 +60,47 @@ def run_trials(ledger: Ledger, what: What, tuning: TuningSpec, prepared: Prepare
     if budget.ended_by:
         return budget.ended_by
     note(notify, room.arithmetic)
-    if tuning.kept:
-        notify = _keeping(ledger, tuning, out / FOLDER).listening(notify)
-    teller = Teller(ledger, budget, what.space, notify, [*own.callbacks])
+    trials = out.absolute() / FOLDER
     generations = tuning.pruning == "pbt" and own.scheduler is None
+    kept = None if generations else _kept(ledger, tuning, trials)
+    if kept is not None:
+        notify = kept.listening(notify)
+    teller = Teller(ledger, budget, what.space, notify, [*own.callbacks])
     if generations:  # a later generation needs them, also after a kill
-        forget(out / "checkpoints", ledger.donors())  # what another study left
-        teller.callbacks.append(lambda *_: forget(out / "checkpoints", ledger.donors()))
+        forget(trials, ledger.donors())  # what another study left
+        teller.callbacks.append(lambda *_: forget(trials, ledger.donors()))
     with _scratch(out) as folder, launched(
-        room, prepared, _checkpoints(out, folder, generations, tuning).absolute(), notify,
-        meter(prepared, ledger.objectives.measured),
-        keep=tuning.max_failures > 0 or generations or tuning.kept > 0,
-        require_gpu=base.training.gpu == "require",
-    ) as run, _quiet():
-        tuner = _tuner(run, ledger, what, tuning, room, teller, own, folder)
+        room, prepared, trials, notify, meter(prepared, ledger.objectives.measured), base.training,
+    ) as (run, hangs), _quiet():
+        watch = Watch(what.base.metric, teller, _sweeper(room), hangs)
+        tuner = _tuner(run, ledger, what, tuning, room, teller, own, folder, watch)
         try:
             tuner.fit()
         finally:
             budget.tick()
             budget.write()
             _settle(teller)
+    if kept is not None:
+        kept.sweep(ledger.cut_short())
     if ledger.remaining and not budget.ended_by:
         raise KeyboardInterrupt
     return budget.ended_by or "tuning.trials"
 
 
-def _checkpoints(out: Path, scratch: Path, generations: bool, tuning: TuningSpec) -> Path:
-    """Where the trials' checkpoints lie: beyond the search where something is made of them."""
-    if tuning.kept:
-        return out / FOLDER
-    return (out if generations else scratch) / "checkpoints"
-
-
-def _keeping(ledger: Ledger, tuning: TuningSpec, folder: Path) -> Kept:
-    """What is kept of the trials' checkpoints: of all of them where the winner need not have the
-    best value, as of several objectives or under constraints."""
+def _kept(ledger: Ledger, tuning: TuningSpec, folder: Path) -> Kept:
+    """What is kept of the checkpoints of trials that have ended: where something is made of them,
+    those of all where the winner need not have the best value, as of several objectives or under
+    constraints."""
     by_value = not ledger.objectives.several and not tuning.limits
-    kept = Kept(folder, tuning.kept if by_value else tuning.trials, ledger.objectives.maximize[0])
-    kept.begin((record.number, record.value if record.state == "complete" else None)
-               for record in ledger.records())
+    most = tuning.kept if by_value or not tuning.kept else tuning.trials
+    kept = Kept(folder, most, ledger.objectives.maximize[0])
+    kept.begin(((record.number, record.value if record.state == "complete" else None)
+                for record in ledger.records()), ledger.cut_short())
     return kept
 
 
 def _tuner(run: Trainable, ledger: Ledger, what: What, tuning: TuningSpec, room: Plan,
-           teller: Teller, own: Own, folder: Path) -> tune.Tuner:
+           teller: Teller, own: Own, folder: Path, watch: Watch) -> tune.Tuner:
     return tune.Tuner(
         tune.with_resources(run, room.driver),
         tune_config=tune.TuneConfig(
@@ -118,7 +115,7 @@ def _tuner(run: Trainable, ledger: Ledger, what: What, tuning: TuningSpec, room:
         run_config=tune.RunConfig(
             name="search", storage_path=str(folder), verbose=0, stop=Ends(teller.budget),
             failure_config=tune.FailureConfig(max_failures=tuning.max_failures),
-            callbacks=[Watch(what.base.metric, teller, _sweeper(room))],
+            callbacks=[watch],
         ),
     )
 

@@ -16,11 +16,14 @@ from ray import tune
 
 from raymill.errors import TrainingError
 from raymill.training.checkpoint import adopt, newest_good, read_progress
+from raymill.training.distributed import CHECKPOINTS
 from raymill.training.job import TrainJob
 from raymill.training.loop import fit
 from raymill.training.session import StopTraining, pick_device
 from raymill.training.shard import Shard
+from raymill.training.watchdog import dump_on_signal, stack_file
 
+from .hangs import Heart
 from .measures import Meter
 
 # Keys of what a trial reports to Tune.
@@ -66,15 +69,21 @@ class TrialSession:
     start: int = 0
     until: int | None = None
     stopping: bool = False
+    heart: Heart | None = None
 
     def alive(self, typical_s: Callable[[], float]) -> None:
-        """Tune watches its trials itself."""
+        if self.heart is not None:
+            self.heart.alive(typical_s)
 
     def report(self, metrics: Mapping[str, float]) -> None:
         self._weigh(metrics)
         told = {name: float(number) for name, number in metrics.items()}
+        if self.heart is not None:  # the driver answers when it is done with what comes of it
+            self.heart.rest()
         tune.report({EPOCH: int(metrics["epoch"]), METRICS: told, OBJECTIVE: self.best,
                      PLACE: self.place})
+        if self.heart is not None:
+            self.heart.beat()
         if self.until is not None and metrics["epoch"] >= self.until:
             raise StopTraining
 
@@ -91,15 +100,13 @@ class TrialSession:
         return {**said, OBJECTIVE: self.best, PLACE: self.place, MEASURES: dict(measures or {})}
 
     def go_on(self) -> None:
-        """After a try whose process died: weigh the epochs that it kept, and report the last of
-        them, which it may not have come to report."""
+        """After a try or a search that was cut off: report the epochs that it kept, for whoever
+        counts reports, and for those that were not yet told."""
         latest = self.latest_checkpoint()
         history = read_progress(latest).history if latest is not None else []
-        history = [metrics for metrics in history if metrics["epoch"] > self.start]
-        for metrics in history[:-1]:
-            self._weigh(metrics)
-        for metrics in history[-1:]:
-            self.report(metrics)
+        for metrics in history:
+            if metrics["epoch"] > self.start:
+                self.report(metrics)
 
     def _weigh(self, metrics: Mapping[str, float]) -> None:
         value = float(metrics[f"val_{self.metric}"])
@@ -108,38 +115,44 @@ class TrialSession:
             self.best = better(self.best, value) if math.isfinite(self.best) else value
 
     def latest_checkpoint(self) -> Path | None:
-        """Where a trial whose actor died goes on, when it is tried again on the same machine."""
+        """Where a trial that was cut off goes on, when it is tried again on the same machine."""
         return newest_good(self.folder) if self.folder is not None else None
 
 
 def trainable(
-    holder: Any, folder: Path | None, cpus: float, gpu: float, meter: Meter
+    holder: Any, pulse: Any, folder: Path, cpus: float, gpu: float, meter: Meter
 ) -> Trainable:
     """What Tune runs for a trial of one worker.
 
-    Its configuration is `number` and `job`, the JSON of a `TrainJob`; of a share of the epochs also
-    `start`, `until` and `donor`, the number of the trial to go on from. With a `folder`, epochs
-    are checkpointed below it.
+    Its configuration is `number`, `again` (see `own_folder`) and `job`, the JSON of a `TrainJob`;
+    of a share of the epochs also `start`, `until` and `donor`, the number of the trial to go on
+    from. Epochs are checkpointed below `folder`, and steps told to `pulse`.
     """
 
     def run_trial(config: dict[str, Any]) -> dict[str, Any]:
+        own = own_folder(folder, config)
+        heart = Heart(pulse, config["number"])
+        heart.beat()
         torch.set_num_threads(max(1, int(cpus)))
         job = TrainJob.from_dict(json.loads(config["job"]))
         device = pick_device("auto" if gpu > 0 else "never")
-        own = own_folder(folder, config)
-        session = TrialSession(job.metric, job.maximize, device, own, place=place(device),
-                               start=config.get("start", 0), until=config.get("until"))
-        train, validation = _shards(holder, job.training.seed)
+        session = TrialSession(job.metric, job.maximize, device, own / CHECKPOINTS,
+                               place=place(device), start=config.get("start", 0),
+                               until=config.get("until"), heart=heart)
         began = time.perf_counter()
-        try:
-            if own is not None and config.get("donor") is not None:
-                _start_from(own, own.parent / str(config["donor"]), job.identity(train.rows))
-            session.go_on()
-            fitted = fit(job, train, validation, session)
-        except StopTraining:  # an earlier try had come to the end of its share
-            return session.ended()
-        except TrainingError as error:
-            return session.ended(error)
+        with dump_on_signal(stack_file(own, 0)):
+            try:
+                train, validation = _shards(holder, job.training.seed)
+                if config.get("donor") is not None:
+                    _start_from(own, own.parent / str(config["donor"]), job.identity(train.rows))
+                session.go_on()
+                fitted = fit(job, train, validation, session)
+            except StopTraining:  # an earlier try had come to the end of its share
+                return session.ended()
+            except TrainingError as error:
+                return session.ended(error)
+            finally:
+                heart.rest()
         return session.ended(measures=meter.read(job, fitted, began))
 
     return run_trial
@@ -147,18 +160,21 @@ def trainable(
 
 def _start_from(own: Path, donor: Path, identity: str) -> None:
     """Begin with the weights of another trial, unless an earlier try has begun already."""
-    if newest_good(own) is None:
-        source = newest_good(donor)
+    if newest_good(own / CHECKPOINTS) is None:
+        source = newest_good(donor / CHECKPOINTS)
         if source is None:
             raise TrainingError(f"trial {donor.name}, which this one goes on from, left no checkpoint")
-        adopt(source, own, identity)
+        adopt(source, own / CHECKPOINTS, identity)
 
 
-def own_folder(folder: Path | None, config: Mapping[str, Any]) -> Path | None:
-    """Where a trial keeps its checkpoints."""
-    if folder is None:
-        return None
+def own_folder(folder: Path, config: Mapping[str, Any]) -> Path:
+    """Where a trial keeps its checkpoints: its own folder below `folder`, or what is there of the
+    cut-off trials that it runs `again`, the last first."""
     own = folder / str(config["number"])
+    for number in config.get("again", ()):
+        before = folder / str(number)
+        if before.is_dir() and not own.exists():
+            before.rename(own)
     own.mkdir(parents=True, exist_ok=True)
     return own
 

@@ -1,8 +1,10 @@
-"""Trials that raise, run out of memory, return NaN, or are killed, in one search.
+"""Trials that raise, run out of memory, return NaN, hang, or are killed, in one search.
 
-Each of the four faults strikes one trial of a search (the killed one's process once, so that its
-second try is whole). Survived: the search completes, the struck trials are FAIL (never PRUNED)
-with their cause in words, the killed one is tried again and completes, and the others complete.
+Each of the five faults strikes one trial of a search (the killed one's process once, so that its
+second try is whole). The memory is truly used up: the trial's process gets a limit of its address
+space, and allocates until the allocator gives up. Survived: the search completes, the struck trials
+are FAIL (never PRUNED) with their cause in words, the killed one is tried again and completes, and
+the others complete.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from raymill.tuning.spec import TuningSpec
 
 NETS = '''
 import os
+import resource
+import time
 from pathlib import Path
 
 import torch
@@ -46,19 +50,34 @@ class Net(nn.Module):
         if self.mode == "raises" and self.calls > 3:
             raise RuntimeError("a shape does not fit")
         if self.mode == "memory" and self.calls > 3:
-            raise torch.OutOfMemoryError("tried to allocate 900 GiB")
+            self.use_up()
+        if self.mode == "hangs" and self.calls > 3:
+            time.sleep(3600)
         if self.mode == "killed" and self.calls > 3 and not (HERE / "killed-once").exists():
             (HERE / "killed-once").touch()
             os.kill(os.getpid(), 9)
         return out
 
 
+    def use_up(self):
+        """Allocate until the process has no more: a quarter of a GB, by its own limit."""
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        most = pages * resource.getpagesize() + 2**28
+        resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
+        held = []
+        try:
+            while True:
+                held.append(torch.ones(2**20))
+        finally:
+            held.clear()
+
+
 def build(schema, mode="good"):
     return Net(schema, mode)
 '''
 CAUSES = {"raises": "a shape does not fit", "memory": "Lower training.batch_size",
-          "nan": "must stay finite"}
-MODES = ["good", "raises", "memory", "nan", "killed"]
+          "nan": "must stay finite", "hangs": "made no step for"}
+MODES = ["good", "raises", "memory", "nan", "killed", "hangs"]
 
 
 def run() -> Survival:
@@ -72,13 +91,13 @@ def run() -> Survival:
                 "trials": len(MODES), "sampler": "grid", "scheduler": "none",
                 "space": {"model.mode": {"choice": MODES}}})
             found = search(
-                ModelSpec(family="faulty_nets:build"), TrainingSpec(epochs=3, batch_size=64), None,
-                tuning, prepared, folder / "out", events.append, str(folder))
+                ModelSpec(family="faulty_nets:build"),
+                TrainingSpec(epochs=3, batch_size=64, watchdog="5s"), None, tuning, prepared, folder / "out", events.append, str(folder))
         by_mode = {trial.params["model.mode"]: trial for trial in found.trials}
     good = {mode: _as_promised(mode, by_mode.get(mode)) for mode in MODES}
     return Survival(
-        name="trial-faults", fault="a trial raises, runs out of memory, returns NaN, is killed",
-        injected=4, survived=sum(good[mode] for mode in MODES if mode != "good"),
+        name="trial-faults", fault="a trial raises, runs out of memory, returns NaN, hangs, is killed",
+        injected=len(MODES) - 1, survived=sum(good[mode] for mode in MODES if mode != "good"),
         lost=sum(not good[mode] for mode in MODES),
         goal="the search completes; failed trials are FAIL with their cause; the rest complete",
         details={

@@ -29,6 +29,7 @@ from raymill.results import SearchOutcome
 from raymill.spec import spec_from
 from raymill.steps import as_found
 from raymill.training.checkpoint import Progress, load_weights, snapshot, write
+from raymill.training.distributed import CHECKPOINTS
 from raymill.training.families.ensemble import ENSEMBLE
 from raymill.training.job import TrainJob, make_job
 from raymill.training.loop import fit
@@ -201,7 +202,7 @@ def _write_opposite(weights: dict[str, torch.Tensor], folder: Path) -> None:
     last = [name for name in weights if weights[name].shape[:1] == (1,)]
     opposite = {name: -t * 50 if name in last else t for name, t in weights.items()}
     progress = Progress(epoch=1, best=0.5, best_epoch=1, best_checkpoint=1)
-    write(folder, 1, snapshot({"model": opposite}, progress))
+    write(folder / CHECKPOINTS, 1, snapshot({"model": opposite}, progress))
 
 
 def test_weights_that_were_not_kept_are_asked_for_in_vain(

@@ -7,11 +7,12 @@ from torch import nn
 from raymill.events import Event
 from raymill.training import checkpoint
 from raymill.training.checkpoint import Progress, snapshot
+from raymill.training.distributed import CHECKPOINTS
 from raymill.tuning.kept import FOLDER, Kept, best_checkpoint
 
 
 def trial(folder: Path, number: int) -> Path:
-    own = folder / FOLDER / str(number)
+    own = folder / FOLDER / str(number) / CHECKPOINTS
     weights = {"model": dict(nn.Linear(1, 1).state_dict())}
     for epoch in (1, 2, 3):
         best = min(epoch, 2)
@@ -39,21 +40,25 @@ def test_only_the_best_complete_trials_and_the_running_ones_are_left(tmp_path: P
     assert len(told) == len(ends)
 
 
-def test_a_resumed_search_drops_what_was_cut_off_and_keeps_what_led(tmp_path: Path) -> None:
-    for number in range(4):
+def test_a_resumed_search_keeps_what_led_and_what_goes_on(tmp_path: Path) -> None:
+    for number in range(5):
         trial(tmp_path, number)
     kept = Kept(tmp_path / FOLDER, 1, maximize=False)
-    kept.begin([(0, 0.5), (1, 0.2), (2, None), (7, 0.1)])  # 7 never had a folder, 3 was cut off
+    kept.begin([(0, 0.5), (1, 0.2), (2, None), (7, 0.1)], {3})  # 7 never had a folder
+    assert left(tmp_path) == [1, 3]
+
+
+def test_nothing_is_left_where_nothing_is_made_of_the_trials(tmp_path: Path) -> None:
+    kept = Kept(tmp_path / FOLDER, 0, maximize=True)
+    trial(tmp_path, 0), trial(tmp_path, 1)
+    kept.listening(lambda event: None)(
+        Event("trial", {"number": 0, "state": "complete", "value": 0.9}))
     assert left(tmp_path) == [1]
+    kept.sweep(())
+    assert not (tmp_path / FOLDER).exists()
 
 
-def test_the_best_epochs_checkpoint_is_found_where_either_kind_of_trial_keeps_it(
-    tmp_path: Path
-) -> None:
+def test_the_best_epochs_checkpoint_is_found(tmp_path: Path) -> None:
     own = trial(tmp_path, 0)
     assert best_checkpoint(tmp_path, 0) == checkpoint.of_epoch(own, 2)
-    nested = tmp_path / FOLDER / "1" / "checkpoints"
-    nested.parent.mkdir()
-    own.rename(nested)
-    assert best_checkpoint(tmp_path, 1) == checkpoint.of_epoch(nested, 2)
     assert best_checkpoint(tmp_path, 2) is None

@@ -50,6 +50,12 @@ def start(tmp_path: Path) -> subprocess.Popen[str]:
                             start_new_session=True)
 
 
+def epochs(tmp_path: Path) -> int:
+    """How many epochs were trained, by whichever search."""
+    path = tmp_path / "own" / "epochs"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
 def storage(path: Path) -> Any:
     import optuna
 
@@ -57,7 +63,9 @@ def storage(path: Path) -> Any:
 
 
 @pytest.mark.timeout(240)
-def test_a_killed_search_runs_no_finished_trial_again(tmp_path: Path) -> None:
+def test_a_killed_search_runs_no_finished_trial_again_and_goes_on_in_the_running_one(
+    tmp_path: Path
+) -> None:
     import optuna
 
     process = start(tmp_path)
@@ -67,7 +75,8 @@ def test_a_killed_search_runs_no_finished_trial_again(tmp_path: Path) -> None:
         before.append(json.loads(line))
         if before[-1]["number"] == 2 and before[-1]["state"] == "running":
             break
-    time.sleep(0.6)  # into the third trial's epochs
+    while epochs(tmp_path) < 4 + 4 + 3:  # into the third trial's last epoch but one
+        time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     process.stdout.close()
@@ -84,10 +93,15 @@ def test_a_killed_search_runs_no_finished_trial_again(tmp_path: Path) -> None:
     assert after[0]["state"] == "running"
     assert after[0]["params"] == lost["params"]
     assert len([e for e in after if e["state"] == "running"]) == 3
+    assert epochs(tmp_path) <= 5 * 4 + 2  # the epoch that was cut, and one not on disk yet
 
     study = optuna.load_study(study_name=None, storage=storage(tmp_path / "out" / "study.journal"))
     states = [trial.state.name for trial in study.trials]
     assert states.count("COMPLETE") == 5
     assert "RUNNING" not in states
     assert "WAITING" not in states
+    gone_on = study.trials[-3]
+    assert gone_on.user_attrs["again_of"] == 2
+    assert sorted(gone_on.intermediate_values) == [1, 2, 3, 4]
     assert not (tmp_path / "out" / "scratch").exists()
+    assert not (tmp_path / "out" / "trials").exists()

@@ -48,6 +48,25 @@ def test_parameters_of_a_zombie_are_queued_once(tmp_path: Path) -> None:
     assert len(waiting) == 1
 
 
+def test_a_trial_that_is_run_again_knows_those_it_goes_on_from(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path / "j")
+    done, cut = ledger.ask()[0], ledger.ask()[0]
+    ledger.epoch(done, 1, 0.5)
+    ledger.end(done, "complete")
+    ledger.cut_off(cut, "interrupted")
+    assert ledger.cut_short() == {cut}
+    ledger = open_ledger(tmp_path / "j")
+    again, _ = ledger.ask()  # and then the driver dies
+    assert ledger.again(again) == [cut]
+    ledger = open_ledger(tmp_path / "j")
+    assert ledger.cut_short() == {again, cut}
+    last, _ = ledger.ask()
+    assert ledger.again(last) == [again, cut]
+    ledger.epoch(last, 1, 0.6)
+    assert ledger.end(last, "complete").origin == f"again: trial {cut} was cut off"
+    assert ledger.again(done) == [] and ledger.cut_short() == set()
+
+
 def test_a_trial_without_a_finite_value_has_failed(tmp_path: Path) -> None:
     ledger = open_ledger(tmp_path / "j")
     number, _ = ledger.ask()

@@ -53,6 +53,7 @@ def test_a_search_tells_all_it_does_and_leaves_only_its_journal(
     assert sum(event.kind == "epoch" for event in events) == 12
     assert prepared.asked == ["train", "validation"]
     assert not (tmp_path / "out" / "scratch").exists()
+    assert not (tmp_path / "out" / "trials").exists()
     backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / "out" / "study.journal"))
     study = optuna.load_study(study_name=None, storage=optuna.storages.JournalStorage(backend))
     assert study.best_value == result.best_value
@@ -95,6 +96,21 @@ def test_a_failed_trial_names_its_cause_and_the_search_goes_on(
     assert "finite" in by_mode["diverges"].cause
     warned = [event.data["text"] for event in events if event.kind == "warning"]
     assert any("its process died" in text for text in warned)
+
+
+def test_a_trial_that_hangs_fails_with_the_place_and_the_search_goes_on(
+    run: Callable[..., SearchResult]
+) -> None:
+    result = run(
+        TuningSpec(trials=3, max_failures=0, sampler="grid", scheduler="none",
+                   space={"model.mode": Dimension(choice=["good", "hangs", "flaky"])}),
+        training=TrainingSpec(epochs=2, watchdog="2s"))
+    by_mode = {trial.params["model.mode"]: trial for trial in result.trials}
+    assert by_mode["good"].state == "complete"
+    assert by_mode["hangs"].state == "failed"
+    assert "made no step for" in by_mode["hangs"].cause
+    assert "own.py" in by_mode["hangs"].cause and "in forward" in by_mode["hangs"].cause
+    assert "only this once" in by_mode["flaky"].cause
 
 
 def test_a_search_whose_trials_all_fail_raises_their_cause(
@@ -194,7 +210,7 @@ def test_a_population_goes_on_with_weights_and_varies_the_rest(
     assert best.params in [trial.params for trial in result.trials[2:]]
     assert worst.params not in [trial.params for trial in result.trials[2:]]
     for trial in result.trials[2:]:
-        folder = tmp_path / "out" / "checkpoints" / str(trial.number)
+        folder = tmp_path / "out" / "trials" / str(trial.number) / "checkpoints"
         history = read_progress(newest_good(folder)).history  # type: ignore[arg-type]
         told = {int(row["epoch"]): row["val_roc_auc"] for row in history}
         assert told == {**best.values, **trial.values}

@@ -11,7 +11,7 @@ from torch import nn
 from raymill.training import checkpoint
 from raymill.training.session import StopTraining
 from raymill.tuning import trial
-from raymill.tuning.trial import EPOCH, OBJECTIVE, TrialSession
+from raymill.tuning.trial import EPOCH, OBJECTIVE, TrialSession, own_folder
 
 
 def rows(*values: float) -> list[dict[str, float]]:
@@ -25,7 +25,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return told
 
 
-def test_a_second_try_goes_on_with_the_best_and_tells_the_last_epoch(
+def test_a_second_try_goes_on_with_the_best_and_tells_the_epochs_that_were_kept(
     tmp_path: Path, told: list[dict[str, Any]]
 ) -> None:
     model = nn.Linear(1, 1)
@@ -34,7 +34,20 @@ def test_a_second_try_goes_on_with_the_best_and_tells_the_last_epoch(
     checkpoint.write(tmp_path, 1, state)
     session = TrialSession("auroc", True, torch.device("cpu"), tmp_path)
     session.go_on()
-    assert [(each[EPOCH], each[OBJECTIVE]) for each in told] == [(3, 0.9)]
+    assert [(each[EPOCH], each[OBJECTIVE]) for each in told] == [(1, 0.6), (2, 0.9), (3, 0.9)]
+
+
+def test_a_trial_that_is_run_again_takes_over_the_folder_of_the_last_that_left_one(
+    tmp_path: Path
+) -> None:
+    for number in (4, 6):
+        (tmp_path / str(number) / "checkpoints").mkdir(parents=True)
+    own = own_folder(tmp_path, {"number": 9, "again": [8, 6, 4]})  # 8 was killed while it queued
+    assert own == tmp_path / "9"
+    assert (own / "checkpoints").is_dir() and not (tmp_path / "6").exists()
+    assert own_folder(tmp_path, {"number": 9, "again": [8, 6, 4]}) == own  # a second try of it
+    assert (tmp_path / "4").exists()
+    assert own_folder(tmp_path, {"number": 10}).is_dir()
 
 
 def test_a_first_try_tells_nothing(tmp_path: Path, told: list[dict[str, Any]]) -> None:

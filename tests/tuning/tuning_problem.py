@@ -29,12 +29,15 @@ HERE = Path(__file__).parent
 class Noisy(nn.Module):
     """A score whose noise decides its worth; training can't change it."""
 
-    def __init__(self, noise):
+    def __init__(self, noise, hangs=False):
         super().__init__()
         self.scale = nn.Parameter(torch.ones(1))
-        self.noise = noise
+        self.noise, self.hangs, self.calls = noise, hangs, 0
 
     def forward(self, batch):
+        self.calls += 1
+        if self.hangs and self.calls > 2:
+            time.sleep(600)
         x = batch["numeric"][:, :1]
         generator = torch.Generator().manual_seed(0)
         return self.scale * (x + self.noise * torch.randn(x.shape, generator=generator))
@@ -50,7 +53,7 @@ def build(schema, noise=0.0, mode="good"):
         raise OSError("only this once")
     if mode == "dies" and first:
         os.kill(os.getpid(), 9)
-    return Noisy(noise if mode != "diverges" else float("nan"))
+    return Noisy(noise if mode != "diverges" else float("nan"), hangs=mode == "hangs")
 
 
 def slow(context):
@@ -58,6 +61,8 @@ def slow(context):
         file.write(f"{os.getpid()}\\n")
     while not context.done:
         time.sleep(0.25)
+        with (HERE / "epochs").open("a") as file:
+            file.write("one\\n")
         context.finish_epoch(train_loss=0.0)
 '''
 
