@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry, multiprocess
+from prometheus_client import multiprocess
 
 from .service import status
 from .state import ServiceStatus
@@ -81,11 +81,18 @@ def read(folder: Path) -> Samples:
     if not folder.is_dir():
         return {}
     try:
-        collector = multiprocess.MultiProcessCollector(CollectorRegistry(), path=str(folder))
+        files = [str(path) for path in folder.glob("*.db") if _counts(path)]
         return {(sample.name, tuple(sorted(sample.labels.items()))): sample.value
-                for family in collector.collect() for sample in family.samples}
+                for family in multiprocess.MultiProcessCollector.merge(files)
+                for sample in family.samples}
     except (OSError, ValueError):  # the service ends, or a replica is writing its first words
         return {}
+
+
+def _counts(path: Path) -> bool:
+    """Gauges are those of living replicas only; what the others counted stays."""
+    gauge = path.name.startswith("gauge_live")
+    return not gauge or Path(f"/proc/{path.stem.rsplit('_', 1)[1]}").exists()
 
 
 def by(samples: Samples, name: str, *labels: str) -> dict[tuple[str, ...], float]:

@@ -15,29 +15,38 @@ from raymill.serving.watch import Glance, by, percentile, read
 REPLICA = """
 import sys
 from raymill.serving.metrics import Metrics
-metrics = Metrics("toy", 7)
+metrics = Metrics("toy")
 for _ in range(int(sys.argv[1])):
     metrics.seconds.labels("7", "champion").observe(0.003)
     metrics.answered("/predict", 200, 7, "champion")
 metrics.answered("/predict", 429, 7, "champion")
 metrics.held.inc(2)
 metrics.held.inc()
+print("ready", flush=True)
+sys.stdin.read()
 """
 
 
 def test_metrics_of_several_replicas_are_read_as_one(tmp_path: Path) -> None:
-    for count in ("30", "10"):
-        done = subprocess.run([sys.executable, "-c", REPLICA, count], check=False, text=True,
-                              env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
-                              capture_output=True)
-        assert done.returncode == 0, done.stderr
+    replicas = [
+        subprocess.Popen([sys.executable, "-c", REPLICA, count], text=True, stdin=subprocess.PIPE,
+                         stdout=subprocess.PIPE,
+                         env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)})
+        for count in ("30", "10")]
+    for replica in replicas:
+        assert replica.stdout is not None and replica.stdout.readline() == "ready\n"
     samples = read(tmp_path)
+    for replica in replicas:
+        replica.communicate()
     assert by(samples, "raymill_request_seconds_count", "version", "variant") == {
         ("7", "champion"): 40}
     assert by(samples, "raymill_requests_total", "status") == {("200",): 40, ("429",): 2}
     assert by(samples, "raymill_held_requests") == {(): 6}
     assert by(samples, "raymill_replicas") == {(): 2}
     assert percentile(samples, 0.5) == pytest.approx(3.75)  # the middle of 2.5 to 5 ms
+    ended = read(tmp_path)
+    assert by(ended, "raymill_held_requests") == {} and by(ended, "raymill_replicas") == {}
+    assert by(ended, "raymill_requests_total", "status") == {("200",): 40, ("429",): 2}
     assert read(tmp_path / "none") == {} and percentile({}, 0.99) is None
 
 
