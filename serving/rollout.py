@@ -118,7 +118,7 @@ class Rollout:
         old = self.before if self.share == 1.0 and self.before is not None else champion
         found = self._findings(old, challenger, values)
         shown = [finding for finding in found if finding.worse]
-        if shown:
+        if shown and self.terms.mode != "shadow":
             return Decision("back", "; ".join(f"{f.name}: {f.text}" for f in shown), found)
         wait = self._wait(now, challenger)
         if wait:

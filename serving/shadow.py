@@ -10,9 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from .scorer import Scored, Scorer
+from .tally import Tallies, outputs_of
 
 if TYPE_CHECKING:
     from .answers import Request
@@ -20,7 +24,7 @@ if TYPE_CHECKING:
     from .model import Model
     from .variants import Variants
 
-QUEUE = 256  # copies that wait in a replica
+QUEUE, QUEUE_ROWS = 256, 20_000  # copies, and their rows, that wait in a replica
 _ROWS = 256  # of one pass
 _GATHER_S, _IDLE_S = 0.05, 0.002
 _log = logging.getLogger("raymill.serving")
@@ -46,6 +50,7 @@ class Shadow:
     def __init__(self, model: Model, champion: Model, variants: Variants) -> None:
         self._model, self._champion, self._variants = model, champion.batcher, variants
         self._copies: deque[_Copy] = deque()
+        self._waiting = 0  # rows, as the thread that offers last saw it
         self._closed = threading.Event()
         self._came = threading.Event()
         threading.Thread(target=self._run, name="shadow", daemon=True).start()
@@ -58,12 +63,12 @@ class Shadow:
         self, request: Request, scored: Scored, read: Callable[[], Asked] | None
     ) -> None:
         """Take a copy, or count it as dropped; takes microseconds."""
-        tallies = self._variants.now.tallies
-        if len(self._copies) < QUEUE:
+        if len(self._copies) < QUEUE and self._waiting < QUEUE_ROWS:
+            self._waiting += scored.count
             self._copies.append(_Copy(request, scored, read))
             self._came.set()
-        elif tallies is not None:
-            tallies.dropped(self._model.version)
+        else:
+            self._tell(lambda tallies: tallies.dropped(self._model.version))
 
     def close(self) -> None:
         """No further pass; what waits is let go."""
@@ -84,6 +89,7 @@ class Shadow:
         while self._copies and rows < _ROWS:
             copies.append(self._copies.popleft())
             rows += copies[-1].scored.count
+        self._waiting = sum(copy.scored.count for copy in list(self._copies))
         same = [copy for copy in copies if copy.read is None]
         if same:
             self._score(same, lambda: pa.concat_tables([copy.scored.inputs for copy in same]))
@@ -97,32 +103,38 @@ class Shadow:
         return scorer.table([read().rows])
 
     def _score(self, copies: list[_Copy], table: Callable[[], pa.Table]) -> None:
-        start, status, answered = time.perf_counter(), 200, None
+        start, version = time.perf_counter(), self._model.version
         try:
             passed = table()
             answered = self._model.predictor.predict(passed)
         except Exception as error:  # noqa: BLE001 - it is only a shadow's
-            status = 500
-            _log.error("the shadow, version %d: %s", self._model.version, type(error).__name__)
-        seconds = (time.perf_counter() - start) / len(copies)
-        tallies, version, at = self._variants.now.tallies, self._model.version, 0
-        if tallies is None:
+            self._tell(lambda tallies: tallies.failed_copies(version, len(copies)))
+            _log.error("the shadow, version %d: %s", version, type(error).__name__)
             return
-        for copy in copies:
-            tallies.answer(version, status, seconds)
-            if answered is not None:
+        seconds = (time.perf_counter() - start) / len(copies)
+        counts = np.array([copy.scored.count for copy in copies])
+        starts = np.cumsum(counts) - counts
+        theirs = pa.concat_tables([copy.scored.answers for copy in copies])
+        agreed = np.logical_and.reduceat(_same(answered, theirs), starts)
+        means = {name: np.add.reduceat(answered.column(name).to_numpy(), starts) / counts
+                 for name in outputs_of(answered)}
+        self._tell(lambda tallies: tallies.scored_copies(
+            version, seconds, means, int(agreed.sum())))
+        if self._variants.log is not None:
+            for copy, at in zip(copies, starts.tolist(), strict=True):
                 own = Scored(passed, answered, at, copy.scored.count, version, "shadow")
-                tallies.scores(version, own)
-                tallies.copies(version, 1, int(_agree(own, copy.scored)))
-                if self._variants.log is not None:
-                    self._variants.log(copy.request, own, seconds, self._model.contract)
-            at += copy.scored.count
+                self._variants.log(copy.request, own, seconds, self._model.contract)
+
+    def _tell(self, what: Callable[[Tallies], None]) -> None:
+        tallies = self._variants.now.tallies
+        if tallies is not None:
+            what(tallies)
 
 
-def _agree(one: Scored, other: Scored) -> bool:
-    """Whether the predictions are the same; numbers to four digits."""
-    a, b = one.answers.column("prediction"), other.answers.column("prediction")
+def _same(one: pa.Table, other: pa.Table) -> NDArray[np.bool_]:
+    """Whether the predictions are the same, row by row; numbers to four digits."""
+    a, b = one.column("prediction"), other.column("prediction")
     if not pa.types.is_floating(a.type):
-        return bool(a.equals(b)) if a.num_chunks == b.num_chunks else a.to_pylist() == b.to_pylist()
-    return all(abs(x - y) <= 1e-4 * max(1.0, abs(y))
-               for x, y in zip(a.to_pylist(), b.to_pylist(), strict=True))
+        same: NDArray[np.bool_] = np.asarray(pc.equal(a, b).to_numpy(), dtype=bool)
+        return same
+    return np.isclose(a.to_numpy(), b.to_numpy(), rtol=1e-4, atol=1e-4)

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from .order import write_private
 from .plan import STATS
@@ -98,11 +100,28 @@ class Tallies:
         with self._lock:
             self._of.setdefault(version, Tally()).scores(means)
 
-    def copies(self, version: int, copies: int, agreed: int) -> None:
+    def scored_copies(
+        self, version: int, seconds: float, means: Mapping[str, NDArray[np.float64]], agreed: int
+    ) -> None:
+        """Copies that a shadow scored in one pass, each in `seconds`: `means` of each output."""
+        count = len(next(iter(means.values())))
         with self._lock:
             tally = self._of.setdefault(version, Tally())
-            tally.copies += copies
+            tally.requests += count
+            tally.copies += count
             tally.agreed += agreed
+            tally.scored += count
+            tally.slow[bisect.bisect_left(EDGES, seconds)] += count
+            for name, values in means.items():
+                tally.sums[name] = tally.sums.get(name, 0.0) + float(values.sum())
+                tally.squares[name] = tally.squares.get(name, 0.0) + float((values**2).sum())
+
+    def failed_copies(self, version: int, count: int) -> None:
+        with self._lock:
+            tally = self._of.setdefault(version, Tally())
+            tally.requests += count
+            tally.copies += count
+            tally.failed += count
 
     def dropped(self, version: int) -> None:
         with self._lock:
@@ -120,10 +139,15 @@ class Tallies:
 def output_means(scored: Scored) -> dict[str, float]:
     """The mean over the rows of a number, or of each class's probability (of the positive class
     alone where there are two)."""
-    columns = scored.answers.column_names
-    names = columns if len(columns) == 1 else columns[1:]
     return {name: float(np.mean(scored.answers.column(name).to_numpy()))
-            for name in (names[1:] if len(names) == 2 else names)}
+            for name in outputs_of(scored.answers)}
+
+
+def outputs_of(answers: pa.Table) -> list[str]:
+    """The columns that are compared."""
+    columns: list[str] = answers.column_names
+    names = columns if len(columns) == 1 else columns[1:]
+    return names[1:] if len(names) == 2 else names
 
 
 def together(folder: Path, plan: int) -> dict[int, Tally]:

@@ -94,6 +94,8 @@ def test_an_ab_test_and_a_shadow_stay_until_somebody_decides() -> None:
     for mode, shares in (("ab", (0.5,)), ("shadow", ())):
         rollout = Rollout(Terms(mode, shares, bake_s=1, least=1), since=0.0)  # type: ignore[arg-type]
         assert rollout.look(999, tally(2000), tally(2000)).what == "stay"
+    worse = rollout.look(999, tally(2000), tally(2000, score=0.5))
+    assert worse.what == "stay" and [f.name for f in worse.findings if f.worse] == ["drift"]
 
 
 WORDS = {"canary": None, "shadow": False, "ab": None, "share": None, "bake_s": 1.0, "least": 1,

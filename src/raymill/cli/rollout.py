@@ -103,7 +103,7 @@ def _show(options: argparse.Namespace, found: list[Any]) -> None:
             print(f"  version {version}: {seen['requests']} requests, {seen['failed']} failed, p50 "
                   f"{seen['p50_ms']:.3g} ms, p95 {seen['p95_ms']:.3g} ms{copies}")
         for each in status.findings:
-            print(f"  {each['name']}: {each['text']}")
+            print(f"  {each['name']}{' (worse)' if each['worse'] else ''}: {each['text']}")
         if status.findings and not status.labels:
             print("  value: no labels have come back")
 
