@@ -47,6 +47,9 @@ class _Connections:
         try:
             writer.write(request)
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            if b"content-length:" not in head:  # no answer of the endpoint's own
+                writer.close()
+                return int(head.split(b" ", 2)[1])
             length = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
             await reader.readexactly(length)
         except BaseException:

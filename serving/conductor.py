@@ -23,7 +23,7 @@ from raymill.tracking.home import Home
 from .mailbox import Ask, Mailbox
 from .order import Order
 from .plan import ACKS, GOLDEN, STATS, Plan, Variant, acks
-from .proof import Proof
+from .proof import Proof, step_aside
 from .rollout import Decision, Rollout, Terms, Values
 from .rollout_state import ENDED, RolloutStatus, read_rollout, write_rollout
 from .sequential import Moments
@@ -306,6 +306,7 @@ class Conductor:
             [sys.executable, "-m", "raymill.serving.crown", str(self._folder / "order.json"),
              action, str(variant.version), actor, reason],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        step_aside(process)
         try:
             yield from self._until(lambda: process.poll() is not None, CROWN_S,
                                    "the registry did not answer within {:g} s")

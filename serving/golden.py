@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from .scorer import PredictorLike
 
 COUNT = 16
-_NICE = 5
 _RELATIVE, _ABSOLUTE = 1e-3, 1e-4  # another device may round otherwise
 
 
@@ -97,7 +95,6 @@ def check_same(here: dict[str, list[Any]], golden: dict[str, list[Any]]) -> None
 
 def main(order_file: str, result_file: str) -> int:
     """Work out the golden answers of an order's bundle; the result holds them, or the cause."""
-    os.nice(_NICE)  # others answer meanwhile
     try:
         contract, predictor = load_bundle(Order.read(Path(order_file)))
         result: dict[str, Any] = {"answers": answers(contract, predictor),

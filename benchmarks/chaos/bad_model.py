@@ -1,8 +1,8 @@
 """Five kinds of bad model are to become the champion under load; each is refused with its cause.
 
 Its constructor raises, it answers other classes, it answers NaN, it hangs, a byte of its weights was
-changed after it was registered. One replica, one-row JSON requests in an open loop at half of what
-it does. The champion must answer all of it meanwhile, at its full rate after it, and stay the
+changed after it was registered. One replica, one-row JSON requests in an open loop at a third of
+what it does. The champion must answer all of it meanwhile, at its full rate after it, and stay the
 registry's champion; the verdict must come within 90 s (the process that hangs gets 60).
 """
 
@@ -47,7 +47,7 @@ def run() -> Survival:
         port, body = port_of(on.served), json_body(1)
         length = max(2.0, 5 * scale())
         peak = drive("127.0.0.1", port, body, connections=32, duration_s=length)
-        rate = peak.requests_per_s / 2
+        rate = peak.requests_per_s / 3
 
         async def offer() -> None:
             for kind in KINDS:
