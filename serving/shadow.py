@@ -134,7 +134,9 @@ class Shadow:
 def _same(one: pa.Table, other: pa.Table) -> NDArray[np.bool_]:
     """Whether the predictions are the same, row by row; numbers to four digits."""
     a, b = one.column("prediction"), other.column("prediction")
-    if not pa.types.is_floating(a.type):
-        same: NDArray[np.bool_] = np.asarray(pc.equal(a, b).to_numpy(), dtype=bool)
-        return same
-    return np.isclose(a.to_numpy(), b.to_numpy(), rtol=1e-4, atol=1e-4)
+    same: NDArray[np.bool_]
+    if pa.types.is_floating(a.type):
+        same = np.isclose(a.to_numpy(), b.to_numpy(), rtol=1e-4, atol=1e-4)
+    else:
+        same = np.asarray(pc.equal(a, b).to_numpy(), dtype=bool)
+    return same
