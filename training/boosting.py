@@ -16,7 +16,7 @@ from raymill.errors import TrainingError
 from raymill.events import Notify
 from raymill.failpoints import failpoint
 
-from .balance import class_weights
+from .balance import Balance, make_balance
 from .checkpoint import MODEL, Progress, at, read_group
 from .epochs import count_rows, spent, take_down, tell_epoch
 from .evaluating import measure
@@ -33,6 +33,7 @@ from .shelf import Shelf, setting_of
 from .trees import Forest, parse
 
 Margins = NDArray[np.float64]
+SAID = 500_000  # rows that trees answer at a time; the watchdog hears of each
 
 
 def fit(
@@ -77,12 +78,14 @@ class Boosting:
                         "validation": validation.tensors.get(TARGET, torch.zeros(0))}
         self.margins: dict[str, Margins] = {
             split: np.zeros((len(rows), job.schema.outputs)) for split, rows in self.rows.items()}
-        self.weights = self._class_weights()
+        self.balance = self._balance()
+        self.weights = self.balance.weights
         self.dataset = self._dataset()
         self.progress = Progress(identity=job.identity(sum(self.counts)),
                                  setting=setting_of(session.device, session.world_size))
         self.shelf = Shelf(session, notify)
         self.best = self.model.state_dict()
+        self._round_s = 0.0  # that a round takes
         self._resume()
 
     @property
@@ -126,21 +129,21 @@ class Boosting:
             best=progress.history[progress.best_epoch - 1], best_epoch=progress.best_epoch,
             epochs=progress.epoch, history=progress.history, weights={} if folder else self.best,
             checkpoint=at(folder, progress.best_checkpoint) if folder else None,
-            resumes=progress.resumes)
+            resumes=progress.resumes, offset=self.balance.offset)
 
     @property
     def _rounds(self) -> int:
         return self.model.forest.rounds if self.model.forest is not None else 0
 
-    def _class_weights(self) -> Tensor | None:
-        schema, spec = self.job.schema, self.job.training.class_weights
-        if spec == "none":
-            return None
+    def _balance(self) -> Balance:
+        schema, training = self.job.schema, self.job.training
+        if training.class_weights == "none":
+            return Balance()
         counts = torch.zeros(len(schema.classes or ()) or 1, dtype=torch.float64)
         if schema.classes is not None:
             counts += torch.bincount(self.targets["train"], minlength=len(schema.classes))
         total = sum_over_ranks(counts.to(self.session.device), self.session.world_size).cpu()
-        return class_weights(spec, total, schema)
+        return make_balance(training, total, schema)
 
     def _dataset(self) -> Any:
         """The training rows in bins, once for all epochs."""
@@ -194,8 +197,8 @@ class Boosting:
             ended = booster.update()
             if self.network is not None:
                 self.network.check()
-            each = (time.monotonic() - began) / round_
-            self.session.alive(lambda each=each: each)  # type: ignore[misc]
+            self._round_s = (time.monotonic() - began) / round_
+            self.session.alive(lambda: self._round_s)
             if ended:
                 break
         return parse(booster.model_to_string(), self.model.features, schema.outputs)
@@ -209,11 +212,13 @@ class Boosting:
 
     def _say(self, start: int, end: int) -> None:
         for split, rows in self.rows.items():
-            if len(rows):
+            for low in range(0, len(rows), SAID):
                 said = self.model.booster.predict(
-                    rows, start_iteration=start, num_iteration=end - start, raw_score=True,
-                    num_threads=torch.get_num_threads())
-                self.margins[split] += np.asarray(said).reshape(len(rows), -1)
+                    rows[low : low + SAID], start_iteration=start, num_iteration=end - start,
+                    raw_score=True, num_threads=torch.get_num_threads())
+                margins = self.margins[split][low : low + SAID]
+                margins += np.asarray(said).reshape(len(margins), -1)
+                self.session.alive(lambda: self._round_s)
 
     def _resume(self) -> None:
         """Go on from the newest checkpoint, epoch by epoch: sums of floats depend on their order."""
@@ -246,6 +251,8 @@ class Boosting:
                                                 self.validation_counts))
 
         output = torch.from_numpy(self.margins["validation"]).float()
+        if self.balance.offset:
+            output = output + output.new_tensor(self.balance.offset)
         return measure(of_all(output), of_all(self.targets["validation"]), self.job.schema)
 
 

@@ -18,6 +18,8 @@ from raymill.errors import ArtifactError, Problem, TrainingError
 from raymill.failpoints import failpoint
 
 from .files import read_manifest, verify_folder, write_folder
+from .parts import FILE as PARTS
+from .parts import Joined, Parts, Shapes, file_of
 from .position import Position, Stretch
 from .strategy import like
 from .tensors import bytes_of, to_host, write_tensors
@@ -70,7 +72,8 @@ class Progress:
 class Snapshot:
     """A run at one step, in main memory: tensors by group and name, and the progress as JSON.
 
-    Groups are `model`, `optimizer`, `ranks` (what every rank has of its own) and those of further
+    `shapes` are those of the tensors, whole, that lie in parts on the workers: of these it has
+    this worker's. Groups are `model`, `optimizer`, `ranks` (what every rank has of its own) and those of further
     parts of a run. Later steps change nothing in it.
     """
 
@@ -78,6 +81,7 @@ class Snapshot:
     progress: str
     epoch: int
     whole: bool
+    shapes: Shapes = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
@@ -85,11 +89,14 @@ class Snapshot:
         return len(self.progress) + sum(bytes_of(group) for group in self.groups.values())
 
 
-def snapshot(groups: Mapping[str, TensorGroup], progress: Progress) -> Snapshot:
+def snapshot(
+    groups: Mapping[str, TensorGroup], progress: Progress, shapes: Shapes | None = None
+) -> Snapshot:
     """Copy the run's state, to be written while the run goes on."""
     copied = {name: {key: to_host(tensor) for key, tensor in group.items()}
               for name, group in groups.items()}
-    return Snapshot(copied, progress.to_json(), progress.epoch, not progress.position.stretches)
+    return Snapshot(copied, progress.to_json(), progress.epoch, not progress.position.stretches,
+                    shapes or {})
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -112,8 +119,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: TensorGroup) -> No
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
-def write(folder: Path, number: int, state: Snapshot) -> Path:
-    """Write checkpoint `ckpt-<number>` into `folder`.
+def write(folder: Path, number: int, state: Snapshot, parts: Parts | None = None) -> Path:
+    """Write checkpoint `ckpt-<number>` into `folder`, or this rank's part of it.
 
     Raises:
         TrainingError: a weight is not finite; it is named.
@@ -125,10 +132,15 @@ def write(folder: Path, number: int, state: Snapshot) -> Path:
                 rule="weights must stay finite", got=f"NaN or Inf in {name}",
                 cure="Lower training.lr, or set training.clip_norm; nothing was checkpointed."))
 
-    def fill(temporary: Path) -> None:
+    if parts is not None and parts.rank > 0:
+        return parts.leave(number, state.groups)
+
+    def fill(temporary: Path) -> Mapping[str, Any]:
         for group, tensors in state.groups.items():
-            write_tensors(temporary / f"{group}.safetensors", tensors)
+            name = f"{group}.safetensors" if parts is None else file_of(group, 0)
+            write_tensors(temporary / name, tensors)
         (temporary / "progress.json").write_text(state.progress)
+        return parts.take(number, temporary, state.shapes) if parts is not None else {}
 
     about = {"kind": "checkpoint", "number": number, "epoch": state.epoch, "whole": state.whole}
     return write_folder(at(folder, number), fill, about)
@@ -238,8 +250,10 @@ def read_progress(path: Path) -> Progress:
     return Progress.from_json((path / "progress.json").read_text())
 
 
-def read_group(path: Path, group: str) -> dict[str, Tensor]:
-    """The tensors of a group of a verified checkpoint; none when it has no such group."""
+def read_group(path: Path, group: str) -> Mapping[str, Tensor]:
+    """The tensors of a group of a verified checkpoint, whole; none when it has no such group."""
+    if (path / PARTS).exists():
+        return Joined(path, group)
     file = path / f"{group}.safetensors"
     tensors: dict[str, Tensor] = load_file(file) if file.exists() else {}
     return tensors
@@ -252,7 +266,7 @@ def adopt(source: Path, folder: Path, identity: str) -> Path:
                        identity=identity)
 
     def fill(temporary: Path) -> None:
-        for path in source.glob("*.safetensors"):
+        for path in (*source.glob("*.safetensors"), *source.glob(PARTS)):
             shutil.copyfile(path, temporary / path.name)
         (temporary / "progress.json").write_text(progress.to_json())
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 CHECKPOINTS = "checkpoints"
 INTERRUPTED = {"interrupted": True}
 BEAT_S = 1.0
+STARTING_S = 90.0  # a step, for what comes before the first: rows, model, compiler, checkpoint
 RESIZE_S = 10.0  # how often an elastic run looks for room for more workers
 POLL_S = 0.2  # how often events are fetched, and reports polled by Ray Train's controller
 DEFAULTS = {
@@ -293,10 +294,11 @@ def _work(config: dict[str, Any]) -> dict[str, Any] | None:
     ray.get(mailbox.send.remote(Event("place", {
         "rank": rank, "gpus": [int(gpu) for gpu in ray.get_gpu_ids()],
         "device": str(session.device)})))
-    train_shard, validation = (
-        shard_of(config["rows"], split, rank, job.training.seed) for split in SPLITS)
     with dump_on_signal(stack_file(out, rank)):
+        session.alive(lambda: STARTING_S)
         try:
+            train_shard, validation = (
+                shard_of(config["rows"], split, rank, job.training.seed) for split in SPLITS)
             result = fit(job, train_shard, validation, session, mailbox.send.remote)
         except Interrupted:
             return INTERRUPTED

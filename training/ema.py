@@ -51,7 +51,7 @@ class Ema:
         """The averages by the parameter's name, and `steps`."""
         return {**self._averages, "steps": self.steps}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """What `state_dict` gave."""
         self.steps = int(state["steps"])
         for name, average in self._averages.items():

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,13 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_folder(dest: Path, fill: Callable[[Path], None], about: dict[str, Any]) -> Path:
+def write_folder(
+    dest: Path, fill: Callable[[Path], Mapping[str, Any] | None], about: dict[str, Any]
+) -> Path:
     """Make `dest` with the files that `fill(folder)` writes and a manifest of their hashes.
 
-    Whoever sees `dest` sees all of it: it is written beside and renamed. What stood there is
+    `fill` may return manifest entries of files that another `write_folder` wrote, which are taken
+    as they are. Whoever sees `dest` sees all of it: it is written beside and renamed. What stood there is
     replaced.
     """
     dest.parent.mkdir(parents=True, exist_ok=True)
@@ -43,14 +46,14 @@ def write_folder(dest: Path, fill: Callable[[Path], None], about: dict[str, Any]
     temporary.mkdir(mode=0o700)
     try:
         failpoint("artifact.before_write")
-        fill(temporary)
-        files = sorted(path for path in temporary.iterdir())
+        known = fill(temporary) or {}
+        files = sorted(path for path in temporary.iterdir() if path.name not in known)
         entries = {p.name: {"sha256": sha256(p), "size": p.stat().st_size} for p in files}
         for path in files:
             _sync(path)
         failpoint("artifact.before_manifest")
         manifest = temporary / MANIFEST
-        manifest.write_text(json.dumps({**about, "files": entries}, indent=1, sort_keys=True))
+        manifest.write_text(json.dumps({**about, "files": {**entries, **known}}, indent=1, sort_keys=True))
         _sync(manifest)
         _sync(temporary)
         failpoint("artifact.before_rename")

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from . import checkpoint
 from .checkpoint import MODEL, OPTIMIZER, RANKS, Progress
 from .parallel import gather_rows
 from .randomness import capture, replay
 from .shelf import Shelf
-from .strategy import load_weights_into, whole_tensor
+from .strategy import held_here, load_weights_into, shapes_in_parts
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -27,14 +29,15 @@ class Stateful(Protocol):
 
     def state_dict(self) -> Mapping[str, Any]: ...
 
-    def load_state_dict(self, state: dict[str, Any]) -> object: ...
+    def load_state_dict(self, state: Any) -> object: ...
 
 
 class Keeper(Shelf):
     """The shelf of a `Trainer`. `parts` are those of the run beside model and optimizer."""
 
     def __init__(self, trainer: Trainer, parts: Mapping[str, Stateful]) -> None:
-        super().__init__(trainer.session, trainer.notify, trainer.alive)
+        super().__init__(trainer.session, trainer.notify, trainer.alive,
+                         in_parts=not trainer.strategy.whole)
         self.trainer, self.parts = trainer, parts
 
     def take_up(self) -> None:
@@ -60,8 +63,10 @@ class Keeper(Shelf):
         load_weights_into(trainer.model, checkpoint.read_group(path, MODEL))
         checkpoint.load_optimizer(trainer.optimizer, checkpoint.read_group(path, OPTIMIZER))
         for name, part in self.parts.items():
-            part.load_state_dict({**progress.facts.get(name, {}),
-                                  **checkpoint.read_group(path, name)})
+            # Tensors in parts are read one after the other, as they are asked for.
+            part.load_state_dict(ChainMap(
+                progress.facts.get(name, {}),
+                checkpoint.read_group(path, name)))  # type: ignore[arg-type]  # only read
         same_batches = trainer.feed.goes_on(progress.position)
         ranks = checkpoint.read_group(path, RANKS)
         rank, same = trainer.session.rank, progress.setting == trainer.progress.setting
@@ -84,24 +89,22 @@ class Keeper(Shelf):
             return
         trainer.spread_buffers()
         trainer.progress.position = trainer.feed.position
-        groups = {MODEL: self._whole(trainer.model.state_dict()), RANKS: self._of_every_rank(),
-                  OPTIMIZER: self._whole(checkpoint.optimizer_tensors(trainer.optimizer))}
+        groups: dict[str, Mapping[str, Tensor]] = {
+            MODEL: trainer.model.state_dict(),
+            OPTIMIZER: checkpoint.optimizer_tensors(trainer.optimizer)}
         for name, part in self.parts.items():
             state = part.state_dict()
             tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)}
             trainer.progress.facts[name] = {k: v for k, v in state.items() if k not in tensors}
-            groups[name] = self._whole(tensors)
-        self.put(groups, trainer.progress)
+            groups[name] = tensors
+        shapes = {name: shapes_in_parts(tensors) for name, tensors in groups.items()}
+        held = {name: self._held(tensors) for name, tensors in groups.items()}
+        self.put({**held, RANKS: self._of_every_rank()}, trainer.progress, shapes)
 
-    def _whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors with all their parts, on the rank that writes; one after the other goes to
-        its main memory, so that no GPU needs room for all."""
-        kept = {}
-        for name, tensor in tensors.items():
-            whole = whole_tensor(tensor)
-            if self.session.rank == 0:
-                kept[name] = whole if whole is tensor else whole.cpu()
-        return kept
+    def _held(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What this rank writes: its parts of tensors in parts, and rank 0 the whole ones."""
+        return {name: held_here([tensor])[0] for name, tensor in tensors.items()
+                if self.session.rank == 0 or isinstance(tensor, DTensor)}
 
     def _of_every_rank(self) -> dict[str, Tensor]:
         """Random state and loss so far, `[ranks, ...]`."""

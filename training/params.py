@@ -140,8 +140,8 @@ FAMILY_PARAMS: dict[str, type[Part]] = {
 
 # Fields of `training` that families with a fitting of their own follow; the others can't be set.
 FOLLOWED: dict[str, frozenset[str]] = {
-    "gbdt": frozenset({"epochs", "patience", "class_weights", "workers", "cpus_per_worker", "gpu",
-                       "max_failures", "watchdog", "seed"}),
+    "gbdt": frozenset({"epochs", "patience", "class_weights", "prior_correction", "workers",
+                       "cpus_per_worker", "gpu", "max_failures", "watchdog", "seed"}),
 }
 
 

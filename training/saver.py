@@ -12,6 +12,7 @@ from raymill.errors import Problem, TrainingError
 from raymill.failpoints import failpoint
 
 from .checkpoint import Snapshot, prune, write
+from .parts import Parts
 
 TICK_S = 1.0
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -22,11 +23,13 @@ class Saver:
 
     The run copies its state (`checkpoint.snapshot`) and goes on. What goes wrong while it is
     written is raised by the next `check`, `save` or `close`. `tick` is called every second while
-    the run has to wait for the disk.
+    the run has to wait for the disk. With `parts` it writes this rank's.
     """
 
-    def __init__(self, folder: Path, tick: Callable[[], None] = lambda: None) -> None:
-        self.folder, self.tick = folder, tick
+    def __init__(
+        self, folder: Path, tick: Callable[[], None] = lambda: None, parts: Parts | None = None
+    ) -> None:
+        self.folder, self.tick, self.parts = folder, tick, parts
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="raymill-checkpoint")
         self._writing: Future[None] | None = None
 
@@ -60,8 +63,16 @@ class Saver:
         """Wait, and end the thread."""
         try:
             self.wait()
+            if self.parts is not None:
+                self.parts.close()
         finally:
             self._pool.shutdown()
+
+    def abandon(self) -> None:
+        """Close after an error of the run, without waiting for other ranks."""
+        if self.parts is not None:
+            self.parts.give_up()
+        self.close()
 
     def _write(self, state: Snapshot, number: int) -> None:
         failpoint("checkpoint.async")
@@ -75,13 +86,17 @@ class Saver:
                 cure="Free some space and run the same command: it goes on from the last good "
                      "checkpoint, which is kept.",
             )) from error
-        prune(self.folder)
+        self._prune()
+
+    def _prune(self, newest: int = 2) -> None:
+        if self.parts is None or self.parts.rank == 0:
+            prune(self.folder, newest)
 
     def _write_or_make_room(self, state: Snapshot, number: int) -> None:
         try:
-            write(self.folder, number, state)
+            write(self.folder, number, state, self.parts)
         except OSError as error:
             if error.errno not in FULL:
                 raise
-            prune(self.folder, newest=1)
-            write(self.folder, number, state)
+            self._prune(newest=1)
+            write(self.folder, number, state, self.parts)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from raymill.errors import Problem, TrainingError, UsageError
 from raymill.events import Notify, note, warn
@@ -16,12 +16,14 @@ from raymill.events import Notify, note, warn
 from . import checkpoint
 from .checkpoint import Progress
 from .parallel import from_rank_zero
+from .parts import Groups, Parts, Shapes
 from .saver import Saver
 from .session import Session
 
 
 class Shelf:
-    """Every rank has one and calls its methods in the same order; rank 0 reads and writes.
+    """Every rank has one and calls its methods in the same order; rank 0 reads and writes, where
+    the model lies `in_parts` every rank its own.
 
     `tick` is called while the run waits for the disk.
 
@@ -30,16 +32,26 @@ class Shelf:
     """
 
     def __init__(
-        self, session: Session, notify: Notify, tick: Callable[[], None] = lambda: None
+        self, session: Session, notify: Notify, tick: Callable[[], None] = lambda: None,
+        in_parts: bool = False,
     ) -> None:
         self.session, self.notify = session, notify
         self.number = 1
         self._folder = session.folder
         self._saver: Saver | None = None
-        if self._folder is not None and session.rank == 0:
+        if self._folder is None:
+            return
+        if session.rank == 0:
             self._folder.mkdir(parents=True, exist_ok=True)
             checkpoint.sweep(self._folder)
-            self._saver = Saver(self._folder, tick)
+        parts = self._parts(self._folder) if in_parts else None
+        if session.rank == 0 or in_parts:
+            self._saver = Saver(self._folder, tick, parts)
+
+    def _parts(self, folder: Path) -> Parts:
+        session = self.session
+        token = from_rank_zero([secrets.randbits(62)], session.world_size, session.device)[0]
+        return Parts(folder, session.rank, session.world_size, token)
 
     def newest(self, identity: str, metric: str) -> tuple[Path, Progress] | None:
         """The newest good checkpoint and what it says; None: the run begins.
@@ -100,8 +112,11 @@ class Shelf:
         if self.session.rank == 0:
             note(self.notify, f"goes on {place} ({how})")
 
-    def put(self, groups: Mapping[str, Mapping[str, Tensor]], progress: Progress) -> None:
+    def put(
+        self, groups: Groups, progress: Progress, shapes: Shapes | None = None
+    ) -> None:
         """Keep `groups` of tensors; they are copied now and written while the run goes on.
+        `shapes` are those of tensors in parts (see `checkpoint.Snapshot`).
 
         Raises:
             TrainingError: the checkpoint before this one could not be written.
@@ -109,7 +124,7 @@ class Shelf:
         number = self.number
         self.number += 1
         if self._saver is not None:
-            self._saver.save(checkpoint.snapshot(groups, progress), number)
+            self._saver.save(checkpoint.snapshot(groups, progress, shapes), number)
 
     def check(self) -> None:
         """Raise what went wrong with a checkpoint in the background."""
@@ -123,8 +138,9 @@ class Shelf:
 
     def abandon(self) -> None:
         """Close after an error, which is told rather than one of the last checkpoint's."""
-        with suppress(TrainingError):
-            self.close()
+        if self._saver is not None:
+            with suppress(TrainingError):
+                self._saver.abandon()
 
 
 def setting_of(

@@ -108,6 +108,11 @@ def held_here(tensors: Iterable[Tensor]) -> list[Tensor]:
     return [t.to_local() if isinstance(t, DTensor) else t for t in tensors]
 
 
+def shapes_in_parts(tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:
+    """The whole shapes of those that lie in parts on the workers."""
+    return {name: list(t.shape) for name, t in tensors.items() if isinstance(t, DTensor)}
+
+
 def like(whole: Tensor, place: Tensor) -> Tensor:
     """`whole` as it lies where `place` does: this worker's part of it, or all of it."""
     if not isinstance(place, DTensor) or whole.shape != place.shape:

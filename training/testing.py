@@ -65,15 +65,19 @@ def _words(schema: InputSchema, rows: int, draw: torch.Generator) -> Tensor:
 class FamilySuite:
     """Inherit, name the `factory`, its `params` and the `schemas` it is for; pytest runs the rest.
 
-    `learns`: whether the model can fit any eight rows (a linear one can't).
+    `learns`: whether the model can fit any eight rows (a linear one can't). `gradients`: whether
+    gradients train it; else the suite asks only what does not need them.
     """
 
     factory: ClassVar[Callable[..., nn.Module]]
     params: ClassVar[Mapping[str, Any]] = {}
     schemas: ClassVar[tuple[InputSchema, ...]] = (TABLE, NUMBERS, CATEGORIES)
     learns: ClassVar[bool] = True
+    gradients: ClassVar[bool] = True
 
     def _on_each_schema(self, check: Callable[[checks.Subject], None]) -> None:
+        if not self.gradients and check in (checks.gradients, checks.seeded, checks.learnt):
+            return
         for schema in self.schemas:
             make = partial(self._make, schema)
             check(checks.Subject(make, schema, random_batch(schema, 64), self.learns))

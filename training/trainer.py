@@ -61,7 +61,10 @@ class Trainer:
             self.train = self.train.resampled(self.balance.rates)
         self.precision = make_precision(training, device)
         self.losses = training_losses(training, job.schema)
-        self.model = build_model(job).to(device)
+        self.model = build_model(job)
+        self.in_parts = training.strategy == "fsdp" and world > 1
+        if not self.in_parts:  # else its layers are moved one by one, each as it is parted
+            self.model.to(device)
         self.feed = Feed(self.train, session, self._batch_rows())
         self.evaluator = self._evaluator(validation)
         if training.compile:
@@ -105,7 +108,8 @@ class Trainer:
         counts = gather_counts(self.train.taken, session.world_size, session.device)
         rows = counts[0] if self.train.shared else sum(counts)
         size = batch_rows(training, rows, self.job.schema)
-        if session.device.type != "cuda" or training.batch_size != "auto" or min(counts) == 0:
+        tried = session.device.type == "cuda" and not self.in_parts
+        if not tried or training.batch_size != "auto" or min(counts) == 0:
             return size
         attempt = step_attempt(self.model, self.train, self.losses, self.precision)
         parts = session.world_size * training.accumulate

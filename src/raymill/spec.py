@@ -90,6 +90,15 @@ class Spec(Part):
                                   "parameters stand under model", "training", name)
         return self
 
+    @model_validator(mode="after")
+    def _several_workers_for_it(self) -> Spec:
+        several = max(self.training.most_workers, self.tuning.resources.workers) > 1
+        for name in () if several else ("strategy", "guard_every"):
+            if name in self.training.changed:
+                raise PlacedError(f"{name} does nothing with one worker: set training.workers to "
+                                  f"more, or take {name} out", "training", name)
+        return self
+
 
 def apply_overrides(document: dict[str, Any], overrides: Sequence[str]) -> set[Place]:
     """Set `a.b=c` in `document`, c read as YAML; the places set.

@@ -119,6 +119,16 @@ def test_a_refit_that_only_a_search_would_make_is_no_concern_without_one() -> No
                       "tuning.ensemble=2"])
 
 
+@pytest.mark.parametrize("key", ["strategy=fsdp", "guard_every=7"])
+def test_what_needs_several_workers_is_refused_with_one(key: str) -> None:
+    mlp = {**SMALL, "model": {"family": "mlp"}}
+    with pytest.raises(SpecError, match="does nothing with one worker"):
+        spec_from(mlp, [f"training.{key}"])
+    for several in ("training.workers={min: 1, max: 2}", "training.workers=2",
+                    "tuning.resources.workers=2"):
+        spec_from(mlp, [f"training.{key}", several])
+
+
 def test_a_family_s_parameter_stands_in_its_branch() -> None:
     with pytest.raises(SpecError, match=r"put it into the branch of its family"):
         spec_from(THREE, ["tuning.space.model.family={choice: [mlp, linear]}",

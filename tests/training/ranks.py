@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from raymill.errors import TrainingError
-from raymill.training import trainer
+from raymill.training import saver, trainer
 from raymill.training.loop import fit
 from raymill.training.result import as_dict
 from raymill.training.session import InlineSession, Interrupted
@@ -75,6 +75,7 @@ SCENARIOS: dict[str, tuple[dict[str, Any], Fault]] = {
     "fsdp-ema": ({"strategy": "fsdp", "ema": 0.9}, sound),
     "resampled": ({"resample": "balanced"}, sound),
     "fsdp-stopped": ({"strategy": "fsdp", "ema": 0.9, "checkpoint_every": 3}, sound),
+    "fsdp-twice": ({"strategy": "fsdp", "ema": 0.9, "checkpoint_every": 3}, sound),
     "ddp-stopped": ({"checkpoint_every": 3}, sound),
     "ddp-loop": ({"loop": OWN}, sound),
     "ddp-loop-idle": ({"loop": OWN, "batch_size": 2, "epochs": 1}, sound),
@@ -99,6 +100,10 @@ class Stopped(InlineSession):
 
 def run(name: str, rank: int, folder: Path) -> dict[str, Any]:
     training, fault = SCENARIOS[name]
+    if name.endswith("twice"):  # stopped, and then to its end
+        cut = Stopped(folder / name, rank=rank, world_size=WORLD)
+        with suppress(Interrupted):
+            fit(job(**{**EXACT, **training}), *shards(), cut)
     kind = Stopped if name.endswith("stopped") else InlineSession
     session = kind(folder / name, rank=rank, world_size=WORLD)
     try:
@@ -113,6 +118,7 @@ def run(name: str, rank: int, folder: Path) -> dict[str, Any]:
 def main() -> None:
     rank, folder = int(sys.argv[1]), Path(sys.argv[2])
     torch.set_num_threads(1)
+    saver.TICK_S = 60.0  # a slow disk must not count as steps
     dist.init_process_group("gloo", rank=rank, world_size=WORLD,
                             init_method=f"file://{folder}/rendezvous")
     for name in SCENARIOS:

@@ -131,6 +131,27 @@ def test_class_weights_move_the_probabilities() -> None:
     assert mean(class_weights={"yes": 20.0}) > mean() + 0.02
 
 
+@pytest.mark.parametrize("schema", [BINARY, CLASSES])
+def test_a_prior_correction_takes_the_weights_back_out_of_the_probabilities(
+    tmp_path: Path, schema: InputSchema
+) -> None:
+    """A class of weight 20 makes its trees' odds that much higher; the bundle answers without."""
+    heavy = {(schema.classes or ())[-1]: 20.0}
+
+    def mean(name: str, **training: Any) -> float:
+        made = job(schema, {"leaves": 4}, **training)
+        fitted = fit(made, *shards(schema, 400), InlineSession())
+        bundle = write(tmp_path / name, made, fitted.weights, prepared(tmp_path, schema), {}, {},
+                       fitted.offset)
+        scores = Predictor(bundle).scores(table(300, schema))
+        return float((scores if scores.ndim == 1 else scores[:, -1]).mean())
+
+    plain, weighted = mean("a"), mean("b", class_weights=heavy)
+    corrected = mean("c", class_weights=heavy, prior_correction=True)
+    assert weighted > plain + 0.02
+    assert abs(corrected - plain) < abs(weighted - plain) / 2
+
+
 @pytest.mark.parametrize("schema", [TABLE, NUMBERS, CATEGORIES])
 def test_it_answers_like_any_family(schema: InputSchema) -> None:
     rows = Shard([{name: t.numpy() for name, t in random_batch(schema, 200).items()}])

@@ -184,7 +184,7 @@ class FullDisk:
     def __init__(self, folder: Path, room: int) -> None:
         self.folder, self.room, self.refused = folder, room, 0
 
-    def write(self, folder: Path, number: int, taken: Snapshot) -> Path:
+    def write(self, folder: Path, number: int, taken: Snapshot, parts: None = None) -> Path:
         if len(numbers(folder)) >= self.room:
             self.refused += 1
             raise OSError(errno.ENOSPC, "No space left on device")

@@ -118,3 +118,16 @@ def test_workers_that_hold_all_rows_grow_trees_on_a_share_each(folder: Path) -> 
     assert again.history == got["history"]
     expected = alone(folder / "trees-alone", "trees").best
     assert got["best"]["train_loss"] == pytest.approx(expected["train_loss"], rel=0.05)
+
+
+def test_each_worker_writes_its_part_and_takes_it_up_again(folder: Path) -> None:
+    for got in results(folder, "fsdp-twice"):
+        assert got["resumes"] == [{"epoch": 1, "steps": 3, "exact": "bitwise"}]
+        names = {path.name for path in Path(got["checkpoint"]).iterdir()}
+        assert {f"{group}.part-0000{rank}.safetensors" for rank in range(WORLD)
+                for group in ("model", "optimizer", "ema")} <= names
+        assert "model.safetensors" not in names
+        sizes = [Path(got["checkpoint"], f"model.part-0000{rank}.safetensors").stat().st_size
+                 for rank in range(WORLD)]
+        assert max(sizes) < 0.7 * sum(sizes)
+    assert not list((folder / "fsdp-twice").glob(".*"))

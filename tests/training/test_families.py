@@ -2,16 +2,19 @@
 
 import pytest
 
+from raymill.data.schema import InputSchema
 from raymill.errors import SpecError
 from raymill.training.families import FAMILIES, build
 from raymill.training.families.cnn import CNN
 from raymill.training.families.ft_transformer import FTTransformer
+from raymill.training.families.gbdt import GBDT
 from raymill.training.families.image_resnet import ImageResNet
 from raymill.training.families.linear import Linear
 from raymill.training.families.mlp import MLP
 from raymill.training.families.resnet import ResNet
 from raymill.training.families.text import TextNet
 from raymill.training.job import make_job
+from raymill.training.loop import fit
 from raymill.training.params import (
     DEFAULT_SPACES,
     FAMILY_PARAMS,
@@ -23,6 +26,8 @@ from raymill.training.params import (
     ResNetParams,
     TextParams,
 )
+from raymill.training.session import InlineSession
+from raymill.training.shard import Shard
 from raymill.training.spec import ModelSpec, TrainingSpec
 from raymill.training.testing import (
     CATEGORIES,
@@ -91,6 +96,20 @@ class TestTextTransformer(TestText):
 
 class TestTextWithoutOrder(TestText):
     params = TextParams(width=32, encoder="none").model_dump()
+
+
+def grown(schema: InputSchema) -> GBDT:
+    """Trees that were fitted to some rows."""
+    made = make_job(ModelSpec(family="gbdt"), TrainingSpec(epochs=1, gpu="never"), None, schema, None)
+    rows = Shard([{name: t.numpy() for name, t in random_batch(schema, 100).items()}])
+    made.params["rounds"] = 5
+    model = GBDT(schema)
+    model.load_state_dict(fit(made, rows, rows, InlineSession()).weights)
+    return model
+
+
+class TestGBDT(FamilySuite):
+    factory, gradients = staticmethod(grown), False
 
 
 def test_every_family_is_listed_everywhere() -> None:

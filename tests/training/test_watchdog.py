@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from raymill.training.distributed import STARTING_S
 from raymill.training.mailbox import Beat, Mailbox
 from raymill.training.watchdog import Look, culprits, overdue
 
@@ -16,6 +17,11 @@ def beat(rank: int, typical_s: float = 0.1) -> Beat:
 def test_a_worker_may_take_long_where_its_steps_do() -> None:
     beats = {0: (beat(0), 31.0), 1: (beat(1, typical_s=2.0), 31.0), 2: (beat(2), 29.0)}
     assert list(overdue(beats, 30.0)) == [0]
+
+
+def test_a_worker_may_take_half_an_hour_before_its_first_step() -> None:
+    beats = {0: (beat(0, STARTING_S), 1790.0), 1: (beat(1, STARTING_S), 1810.0)}
+    assert list(overdue(beats, 30.0)) == [1]
 
 
 def test_the_stopped_rank_is_named_not_those_that_wait_for_it() -> None:
