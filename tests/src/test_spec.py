@@ -121,7 +121,7 @@ def test_a_refit_that_only_a_search_would_make_is_no_concern_without_one() -> No
 
 @pytest.mark.parametrize("key", ["strategy=fsdp", "guard_every=7"])
 def test_what_needs_several_workers_is_refused_with_one(key: str) -> None:
-    mlp = {**SMALL, "model": {"family": "mlp"}}
+    mlp = {**THREE, "model": {"family": "mlp"}}
     with pytest.raises(SpecError, match="does nothing with one worker"):
         spec_from(mlp, [f"training.{key}"])
     for several in ("training.workers={min: 1, max: 2}", "training.workers=2",
