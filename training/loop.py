@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+from raymill.errors import TrainingError
 from raymill.events import Notify, ignore
 
 from .context import LoopContext
@@ -13,7 +14,7 @@ from .failures import is_out_of_memory, last_line, out_of_memory
 from .families.base import fitter
 from .job import TrainJob
 from .result import FitResult
-from .session import Session, StopTraining
+from .session import Interrupted, Session, StopTraining
 from .shard import Shard
 from .trainer import Trainer
 
@@ -43,6 +44,10 @@ def fit(
         with _explained(job, trainer.feed.most):
             _run(trainer, job)
         trainer.keeper.close()
+    except Interrupted:  # the checkpoint of the last step is for the run that goes on
+        with suppress(TrainingError):
+            trainer.keeper.close()
+        raise
     except BaseException:
         trainer.keeper.abandon()
         raise
