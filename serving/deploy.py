@@ -11,19 +11,19 @@ import ray
 from ray import serve
 
 from raymill.errors import RaymillError
-from raymill.specs import seconds
 
 from .access_log import AccessLog
 from .environment import METRICS
 from .guards import guards_of
 from .loading import Load, load_bundle
 from .order import Order, write_private
+from .pace import Pace
 from .plan import Plan
+from .scaling import autoscaling
 from .spec import ServingSpec
 
 APP, DEPLOYMENT = "raymill", "Replica"
 CAUSE = "cause"  # the file that says why a replica did not start
-_PUSH_S, _LOOK_BACK_S = 0.5, 2.0
 
 
 class Replica:
@@ -36,7 +36,8 @@ class Replica:
         # Only now: prometheus_client settles at its import whether replicas share their counts.
         from .endpoint import build, build_following
 
-        folder = Path(order.folder)
+        folder, target_ms = Path(order.folder), order.spec.replicas.target_p99_ms
+        self._pace = None if target_ms is None else Pace(target_ms)
         try:
             home = Path(order.home)
             guards = guards_of(order.spec, home, folder)
@@ -53,6 +54,8 @@ class Replica:
                 )
             if order.spec.access_log:
                 self._endpoint.observe(AccessLog(home, order.name))
+            if self._pace is not None:
+                self._endpoint.observe(self._pace)
         except Exception as error:
             # Serve's own message does not hold the cause.
             told = str(error) if isinstance(error, RaymillError) else repr(error)
@@ -66,6 +69,10 @@ class Replica:
         """Serve calls it once the replica has drained."""
         if hasattr(self, "_endpoint"):
             self._endpoint.close()
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """What the policy of `target_p99_ms` looks at."""
+        return {} if self._pace is None else self._pace.counts()
 
     def check_health(self) -> None:
         if self._endpoint.stuck:
@@ -124,22 +131,6 @@ def replica_counts() -> tuple[int, int]:
     states = {str(state): int(count) for state, count in status.replica_states.items()}
     wanted = sum(count for state, count in states.items() if state != "STOPPING")
     return states.get("RUNNING", 0), wanted
-
-
-def autoscaling(spec: ServingSpec) -> dict[str, Any]:
-    """Serve's own settings for `spec.replicas`."""
-    return {
-        "min_replicas": spec.replicas.min,
-        "initial_replicas": spec.replicas.min,
-        "max_replicas": spec.replicas.max,
-        "target_ongoing_requests": spec.replicas.target_ongoing,
-        "upscale_delay_s": seconds(spec.replicas.upscale_delay),
-        "downscale_delay_s": seconds(spec.replicas.downscale_delay),
-        # Serve's default of 10 s would be most of the reaction time. (2.60 declares it
-        # deprecated in favour of an environment variable that nothing reads yet.)
-        "metrics_interval_s": _PUSH_S,
-        "look_back_period_s": _LOOK_BACK_S,
-    }
 
 
 def _close_replica_port(folder: Path) -> None:

@@ -85,7 +85,8 @@ def _haproxy(folder: Path, spec: ServingSpec) -> dict[str, str]:
     body = haproxy.UNAVAILABLE.encode()
     page.write_bytes(_UNAVAILABLE % (len(body), body))
     certificate = str(tls.join(spec.tls, files)) if spec.tls is not None else ""
-    front = haproxy.Front(str(page), spec.host, certificate, str(inside(folder)))
+    front = haproxy.Front(str(page), spec.host, certificate, str(inside(folder)),
+                          spec.replicas.min == 0)
     stand_in = files / "haproxy"
     stand_in.write_text(f'#!/bin/sh\nexec "{sys.executable}" -IS "{haproxy.__file__}" "$@"\n')
     stand_in.chmod(stat.S_IRWXU)
@@ -108,7 +109,7 @@ def _haproxy(folder: Path, spec: ServingSpec) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_OBSERVE_MARK_DOWN_ENABLED": "1",
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(_REPLAYED),
         "RAY_SERVE_HAPROXY_MAXCONN": str(spec.max_connections),
-        "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(spec.deadline_ms // 1000 + 5),
+        "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(int(spec.hold_s)),
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "30",
     }

@@ -149,7 +149,7 @@ async def _serve(order: Order) -> None:
         uds=str(inside(Path(order.folder))),
         limits=httpx.Limits(max_connections=spec.max_connections // 2,
                             max_keepalive_connections=64, keepalive_expiry=30))
-    timeout = spec.deadline_ms / 1000 + 10
+    timeout = spec.hold_s + 5
     async with httpx.AsyncClient(
         transport=transport, base_url="http://raymill", timeout=timeout
     ) as ask:

@@ -32,18 +32,26 @@ _CONTROL_HEADERS = (
     "x-request-timeout-seconds", "x-request-disconnect-disabled", "serve_multiplexed_model_id",
     "serve-multiplexed-model-id", "x-session-id",
 )
+_SERVER = re.compile(r"(?m)^ +server \S+ \S+ check(?P<backup> backup)?")
+# What is asked again and again must not start a replica where none is wanted.
+_IDLE = (
+    ("/healthz /v2/health/live /ping", "application/json", """'{"status":"idle"}'"""),
+    ("/metrics", "text/plain", r'"# TYPE raymill_replicas gauge\nraymill_replicas 0\n"'),
+)
 _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
 class Front:
     """What the configuration is to say instead: the page of a 503, where the endpoint listens, the
-    file of its certificate ("" without TLS), and a private socket to it without TLS."""
+    file of its certificate ("" without TLS), a private socket to it without TLS, and whether it may
+    be without replicas."""
 
     page: str
     host: str
     certificate: str
     inside: str
+    may_idle: bool = False
 
     def text(self) -> str:
         return json.dumps(asdict(self))
@@ -64,10 +72,12 @@ def narrow(config: str, front: Front) -> str:
     )
     if "timeout http-request" not in config:
         config = config.replace("defaults\n    mode http\n", f"defaults\n    mode http\n{_DEFAULTS}", 1)
+    servers = [match["backup"] for match in _SERVER.finditer(config)]
+    idle = _idle_rules() if front.may_idle and servers and all(servers) else ""
     if "del-header server" not in config:
         config = re.sub(
             r"(?m)^frontend http_frontend\n\s*bind \S+:(\d+)\n",
-            lambda m: f"frontend http_frontend\n{_binds(front, m[1])}{_rules()}", config, count=1,
+            lambda m: f"frontend http_frontend\n{_binds(front, m[1])}{_rules()}{idle}", config, count=1,
         )
     return config
 
@@ -84,6 +94,13 @@ def _binds(front: Front, port: str) -> str:
     tls = f" ssl crt {front.certificate} ssl-min-ver TLSv1.2 alpn h2,http/1.1"
     return (f"    bind {front.host}:{port}{tls if front.certificate else ''}\n"
             f"    bind unix@{front.inside} mode 600\n")
+
+
+def _idle_rules() -> str:
+    """Answers to probes while no replica runs; all else waits at Serve's own proxy for one."""
+    return "".join(
+        f"    http-request return status 200 content-type {kind} string {text} if {{ path {paths} }}\n"
+        for paths, kind, text in _IDLE)
 
 
 def _rules() -> str:

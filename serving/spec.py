@@ -9,13 +9,20 @@ from pydantic import Field, model_validator
 
 from raymill.specs import Duration, Part
 
+COLD_START_S = 60.0  # a request without a replica is held so much longer than its deadline
+
 
 class ReplicasSpec(Part):
-    """Replicas go between `min` and `max` so that each has about `target_ongoing` requests."""
+    """Replicas go between `min` and `max` so that each has about `target_ongoing` requests; or, with
+    `target_p99_ms`, so that 99 % of the requests take at most so long in their replica.
 
-    min: Annotated[int, Field(ge=1)] = 1
+    With `min` 0 a service that nobody asks has none, and holds the next request while one starts.
+    """
+
+    min: Annotated[int, Field(ge=0)] = 1
     max: Annotated[int, Field(ge=1)] = 4
     target_ongoing: Annotated[float, Field(gt=0)] = 16
+    target_p99_ms: Annotated[float, Field(gt=0, le=600_000)] | None = None
     upscale_delay: Duration = "2s"
     downscale_delay: Duration = "30s"
 
@@ -101,6 +108,11 @@ class ServingSpec(Part):
     def loopback(self) -> bool:
         """Only this machine can reach the endpoint."""
         return self.host == "localhost" or IPv4Address(self.host).is_loopback
+
+    @property
+    def hold_s(self) -> float:
+        """How long the front waits for a replica's answer, one that must start included."""
+        return self.deadline_ms / 1000 + 5 + (0 if self.replicas.min else COLD_START_S)
 
     @property
     def url(self) -> str:

@@ -84,7 +84,8 @@ def service(
 def _served(
     cluster: ClusterSpec, spec: ServingSpec, arguments: dict[str, Any]
 ) -> services.Served:
-    from raymill.serving.deploy import DEPLOYMENT, autoscaling, drain_s
+    from raymill.serving.deploy import DEPLOYMENT, drain_s
+    from raymill.serving.scaling import autoscaling
 
     from .served import IMPORT_PATH
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from raymill.serving.haproxy import Front, narrow
 
@@ -80,3 +81,14 @@ def test_only_predictions_are_asked_again() -> None:
 def test_serves_list_of_routes_is_not_shown() -> None:
     (line,) = [each for each in narrow(RAYS, PLAIN).splitlines() if "/-/routes }" in each]
     assert line.strip().startswith("http-request return status 404")
+
+
+def test_only_without_replicas_are_probes_answered_before_them() -> None:
+    none = RAYS.replace("127.0.0.1:30000 check", "127.0.0.1:8500 check backup")
+    both = RAYS.replace("30000 check\n", "30000 check\n    server spare 127.0.0.1:8500 check backup\n")
+    idling = replace(PLAIN, may_idle=True)
+    probes = "if { path /healthz /v2/health/live /ping }"
+    assert probes in narrow(none, idling) and "{ path /metrics }" in narrow(none, idling)
+    assert probes not in narrow(RAYS, idling) and probes not in narrow(both, idling)
+    assert probes not in narrow(none, PLAIN)  # its replicas have died
+    assert narrow(narrow(none, idling), idling) == narrow(none, idling)
