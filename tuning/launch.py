@@ -45,19 +45,19 @@ def launched(
     if counted_only:
         note(notify, "torch can use no GPU here: Ray's are only counted, and trials compute on "
                      "the CPU")
-    pulse = ray.remote(num_cpus=0, max_restarts=3)(Pulse).remote()
-    hangs = Hangs(pulse, training.watchdog, folder)
     if plan.workers == 1:
         blocks = {split: list(prepared.tensors(split)) for split in ("train", "validation")}
+        pulse = ray.remote(num_cpus=0, max_restarts=3)(Pulse).remote()
         with _held(pulse), _held(Holder.remote(blocks)) as holder:  # type: ignore[attr-defined]
-            yield trainable(holder, pulse, folder, plan.cpu, plan.gpu, meter), hangs
+            yield (trainable(holder, pulse, folder, plan.cpu, plan.gpu, meter),
+                   Hangs(pulse, training.watchdog, folder))
         return
     share = Share(threads=max(1, int(plan.cpu)), cpus=plan.cpu, gpus=plan.gpu,
                   backend="gloo" if counted_only else None)
     rows = place_rows(prepared, plan.workers, notify)
-    with _held(pulse), _held(RowsHolder.remote(rows)) as holder:  # type: ignore[attr-defined]
-        try:
-            yield nested(holder, folder, share, meter), hangs
+    with _held(RowsHolder.remote(rows)) as holder:  # type: ignore[attr-defined]
+        try:  # the training itself watches its workers
+            yield nested(holder, folder, share, meter), Hangs(None, "off", folder)
         finally:
             settle()
 
