@@ -64,7 +64,7 @@ def hangs(schema: InputSchema, **params: Any) -> nn.Module:
 
 
 def slow(schema: InputSchema, **params: Any) -> nn.Module:
-    return _Sleeping(0.03)
+    return _Sleeping(0.3)
 
 
 def fails(schema: InputSchema, **params: Any) -> nn.Module:

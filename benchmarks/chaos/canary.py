@@ -1,6 +1,6 @@
 """Canaries under load: worse models go back by themselves, an equal one becomes the champion.
 
-Worse is a model that answers otherwise, one that raises for some rows, and one that takes 30 ms more
+Worse is a model that answers otherwise, one that raises for some rows, and one that takes 0.3 s more
 a pass. The equal one goes by the key of a header, and each user who has had its answer must go on
 having it: as the share grows a key never returns. Open loop, one-row JSON requests of many rows and
 users. Survived is a rollout that ended as it should; lost are requests of the equal model's rollout,
@@ -103,6 +103,8 @@ def _rolled(
 
     load = drive_open(port_of(on.served), requests, rate=RATE, meanwhile=lead)
     status = _status(on)
+    if status.state not in ENDED:
+        change.abort(on.served, "bench", "it did not end by itself", said)
     said(f"{status.state}: {status.why}")
     return load, {"state": status.state, "why": status.why, "shares": sorted(set(shares)),
                   "seconds": round(time.monotonic() - start, 1),
