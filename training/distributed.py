@@ -259,7 +259,7 @@ class _RaySession:
     mailbox: Any
     stopping: bool = False
     _node: str = field(default_factory=lambda: ray.get_runtime_context().get_node_id())
-    _told: float = 0.0
+    told: float = 0.0
     _answer: ray.ObjectRef[bool] | None = None
 
     def report(self, metrics: Mapping[str, float]) -> None:
@@ -267,11 +267,12 @@ class _RaySession:
 
     def alive(self, typical_s: Callable[[], float]) -> None:
         now = time.monotonic()
-        if now - self._told < BEAT_S:
+        if now - self.told < BEAT_S:
             return
-        self._told = now
+        self.told = now
         if self._answer is not None:
             if not ray.wait([self._answer], timeout=0)[0]:
+                self.told = 0.0
                 return  # the mailbox is busy: it gets one beat at a time
             self.stopping |= ray.get(self._answer)
         beat = Beat(self.rank, os.getpid(), self._node, typical_s())
@@ -296,6 +297,7 @@ def _work(config: dict[str, Any]) -> dict[str, Any] | None:
         "device": str(session.device)})))
     with dump_on_signal(stack_file(out, rank)):
         session.alive(lambda: STARTING_S)
+        session.told = 0.0  # the first step is told at once: it ends the long wait
         try:
             train_shard, validation = (
                 shard_of(config["rows"], split, rank, job.training.seed) for split in SPLITS)
