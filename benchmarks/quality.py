@@ -25,8 +25,8 @@ from sklearn.metrics import average_precision_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder
 
-from raymill.api import run as run_spec
 from raymill.errors import UsageError
+from raymill.pipeline import run as run_spec
 from raymill.spec import spec_from
 
 from .harness import Figure, scale, sized

@@ -79,7 +79,7 @@ def discover(
             continue
         if not found:
             problems.append(Problem(rule="a source must name files that exist", got=repr(item),
-                                    cure="Check the path; local ones start at the spec's folder."))
+                                    cure=f"Check the path; local ones start at {base}."))
         for path, name, size in found:
             kind = _format(path, format)
             if kind is None:

@@ -40,6 +40,7 @@ class ReportData:
     spec_yaml: str
     evaluation: Evaluation
     verdicts: Sequence[Verdict]
+    family: str = ""
     history: Sequence[Mapping[str, Any]] = ()
     search: SearchData | None = None
     profile: Mapping[str, Any] = field(default_factory=dict)
@@ -59,7 +60,7 @@ def render(data: ReportData) -> str:
         task=TASKS[evaluation.task],
         refused=[v for v in data.verdicts if not v.passed],
         summary=summary(evaluation),
-        findings=findings(evaluation, images=any(v.kind == "image" for v in views)),
+        findings=findings(evaluation, data.family, any(v.kind == "image" for v in views)),
         rivals=charts.rivals(evaluation),
         table=metric_rows(evaluation),
         figures=figures(evaluation),

@@ -25,13 +25,25 @@ _TRIES = {
         "Search wider: raise tuning.trials.",
     ],
     "boosting": [
-        "Search longer: raise tuning.trials and training.epochs; the trials below show whether "
-        + "the search was still gaining.",
+        "Search longer: raise tuning.trials and training.epochs; "
+        + "the trials in the report show whether the search was still gaining.",
         "Try model.numeric_embedding: periodic or piecewise and a larger model.width: trees find "
         + "steps in single columns that a plain network smooths over.",
         "Add rows where you can: the gap between networks and trees shrinks with data.",
     ],
     "champion": ["Keep the champion. More trials or fresher training data may close the gap."],
+}
+_TREE_TRIES = {
+    "linear": [
+        "Grow smaller or more regularised trees: lower model.leaves, raise model.min_rows and "
+        + "model.l2, or take model.family: linear.",
+        "Search wider: raise tuning.trials.",
+    ],
+    "boosting": [
+        "Search longer: raise tuning.trials and training.epochs.",
+        "Lower model.learning_rate and raise model.min_rows: more and slower trees.",
+        "Look for columns that the data has at the time of the question and the model is not shown.",
+    ],
 }
 _IMAGE_TRIES = [
     "Search longer and train for more epochs: raise tuning.trials and training.epochs.",
@@ -52,12 +64,20 @@ def _percent(evaluation: Evaluation) -> str:
     return f"{100 * evaluation.confidence:g} %"
 
 
-def findings(evaluation: Evaluation, images: bool = False) -> list[Finding]:
-    """One for each rival that is better than the model, best first."""
-    return [_finding(name, evaluation, images) for name in better(evaluation)]
+def findings(evaluation: Evaluation, family: str, images: bool = False) -> list[Finding]:
+    """One for each rival that is better than the model, which is of `family`, best first."""
+    return [_finding(name, evaluation, family, images) for name in better(evaluation)]
 
 
-def _finding(name: str, evaluation: Evaluation, images: bool) -> Finding:
+def _tries(rival: str, family: str, images: bool) -> list[str]:
+    if family == "gbdt" and rival in _TREE_TRIES:
+        return _TREE_TRIES[rival]
+    if images and rival in ("boosting", "linear"):
+        return _IMAGE_TRIES
+    return _TRIES.get(rival, [])
+
+
+def _finding(name: str, evaluation: Evaluation, family: str, images: bool) -> Finding:
     metric, rival = evaluation.metric, evaluation.rivals[name]
     gap = rival.difference[metric]
     more = "above" if rival.metrics[metric].value > evaluation.headline.value else "below"
@@ -77,9 +97,8 @@ def _finding(name: str, evaluation: Evaluation, images: bool) -> Finding:
         f"{_percent(evaluation)} interval of the difference is {sure}."
     )
     verb = "is better than this model" if gap.clear else "is level with this model, or better"
-    tries = _IMAGE_TRIES if images and name in ("boosting", "linear") else _TRIES.get(name, [])
-    extra = _alternative(name, gap.clear)
-    return Finding(f"{who[0].upper()}{who[1:]} {verb}", text, [*tries, *extra])
+    tries = [*_tries(name, family, images), *_alternative(name, gap.clear)]
+    return Finding(f"{who[0].upper()}{who[1:]} {verb}", text, tries)
 
 
 def _alternative(name: str, clear: bool) -> list[str]:

@@ -19,6 +19,7 @@ from raymill.data.source import DataFile, discover
 from raymill.data.spec import Format
 from raymill.errors import DataError, Problem, RaymillError, UsageError
 from raymill.events import Event, Notify, ignore, note
+from raymill.training.bundle import Bundle
 
 from .order import ModelVersionLike
 from .score_book import Book, opened
@@ -87,8 +88,9 @@ def score(
     options, began = options or ScoreOptions(), time.monotonic()
     if version.bundle_path is None:
         raise UsageError(f"{version.name}:{version.version} is not on this machine")
-    layout = _layout(version.bundle_path, version.digest, out, options)
-    units, fingerprint = _units(sources, base or Path.cwd(), options, notify)
+    model = Bundle.open(version.bundle_path, version.digest)
+    layout = _layout(model, out, options)
+    units, fingerprint = _units(sources, model, base or Path.cwd(), options, notify)
     identity = {"model": version.name, "version": version.version, "digest": version.digest,
                 "input": fingerprint, "units": len(units),
                 "layout": {**asdict(layout), "out": None}}
@@ -116,14 +118,11 @@ def _rate(done: Sequence[Done]) -> float:
     return sum(each.scored + each.quarantined for each in done) / max(took, 1e-9)
 
 
-def _layout(bundle: Path, digest: str, out: Path, options: ScoreOptions) -> Layout:
-    from raymill.training.bundle import Bundle
-
-    opened_bundle = Bundle.open(bundle, digest)
-    keep = options.keep if options.keep is not None else tuple(opened_bundle.contract.key)
+def _layout(model: Bundle, out: Path, options: ScoreOptions) -> Layout:
+    keep = options.keep if options.keep is not None else tuple(model.contract.key)
     keep += tuple(name for name in options.partition if name not in keep)
     answers = {"prediction", *_OWN,
-               *(f"probability_{name}" for name in opened_bundle.schema.classes or ())}
+               *(f"probability_{name}" for name in model.schema.classes or ())}
     if taken := sorted(answers & set(keep)):
         raise UsageError(Problem(rule="a kept column must not have the name of an answer's",
                                  got=repr(taken[0]), cure="Rename it in the input."))
@@ -131,12 +130,23 @@ def _layout(bundle: Path, digest: str, out: Path, options: ScoreOptions) -> Layo
 
 
 def _units(
-    sources: Sequence[str], base: Path, options: ScoreOptions, notify: Notify
+    sources: Sequence[str], model: Bundle, base: Path, options: ScoreOptions, notify: Notify
 ) -> tuple[list[Unit], str]:
-    """The units of the sources, and a digest of all their bytes."""
+    """The units of the sources, and a digest of all their bytes.
+
+    Raises:
+        DataError: a file can't be read, or lacks a column of the model's.
+    """
     files: list[DataFile] = discover(list(sources), base, options.input_format)
     scans = scan(files, _progress(notify, "read", None, "files"))
-    if problems := [problem for each in scans for problem in each.problems]:
+    problems = [problem for each in scans for problem in each.problems]
+    for file, each in zip(files, scans, strict=True):
+        if each.columns and file.format not in ("jsonl", "images"):
+            problems += [Problem(rule=f"the column {name!r} must exist", where=file.name,
+                                 got=f"columns {', '.join(each.columns[:12])}",
+                                 cure="The model was trained on it; give it to every file.")
+                         for name in model.contract.features if name not in each.columns]
+    if problems:
         raise DataError(problems)
     said = "\n".join(f"{file.name} {each.sha256}" for file, each in zip(files, scans, strict=True))
     chunks = merge_images([chunk for each in scans for chunk in each.chunks])

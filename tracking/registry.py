@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 DIGEST_TAG, RUN_TAG, METRIC_TAG = "raymill.digest", "raymill.run", "raymill.metric."
+GATES_TAG = "raymill.gates"  # passed or refused
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -300,9 +301,7 @@ class Registry:
         for found in versions:
             if alias in found.aliases:
                 return found
-        set_ = sorted({a for v in versions for a in v.aliases})
-        raise UsageError(f"{name} has the aliases {', '.join(set_) or 'none'}, but got {alias!r}",
-                         cure=f"raymill promote {name} VERSION makes a version the champion.")
+        raise _no_alias(name, alias, sorted({a for v in versions for a in v.aliases}))
 
     def _store_files(
         self, name: str, bundle: Bundle, mlflow_run: str | None
@@ -380,3 +379,18 @@ def _check_name(name: str) -> str:
     if not NAME.fullmatch(name):
         raise UsageError(f"a model's name is letters, digits, '.', '_' or '-', but got {name!r}")
     return name
+
+
+def _no_alias(name: str, alias: str | None, there: list[str]) -> UsageError:
+    known = ", ".join(f"@{each}" for each in there) or "none"
+    if alias == CHAMPION:
+        return UsageError(Problem(
+            rule=f"{name} must have a champion", got=f"the aliases {known}",
+            cure=f"Name {name}@ALIAS or {name}:VERSION, or make a version the champion: raymill "
+                 f"promote {name} VERSION."))
+    if alias == PREVIOUS:
+        return UsageError(Problem(
+            rule=f"a rollback needs an earlier champion of {name}", got=f"the aliases {known}",
+            cure=f"raymill models {name} lists its versions."))
+    cure = f"A version is {name}:{alias}." if (alias or "").isdigit() else f"raymill models {name} lists them."
+    return UsageError(Problem(rule=f"an alias of {name} is one of {known}", got=f"@{alias}", cure=cure))

@@ -1,4 +1,4 @@
-"""The Python API: the verbs of the command line as functions."""
+"""The Python API: the verbs of the command line that are about registered models, as functions."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ from raymill.data.contract import Contract
 from raymill.errors import UsageError
 from raymill.events import Notify, ignore
 from raymill.serving.spec import ServingSpec
-from raymill.spec import Spec, load_spec, spec_from
+from raymill.spec import spec_from
 from raymill.tracking.home import Home
 from raymill.tracking.registry import ModelVersion, Registry
 from raymill.tracking.runs import Run
 from raymill.training.bundle import Bundle
 from raymill.training.factories import allowed
 from raymill.training.predictor import Predictor
-
-from .pipeline import evaluate, run, train, tune
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -170,7 +168,4 @@ def predictions(
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-__all__ = [
-    "Model", "Spec", "evaluate", "load_model", "load_spec", "predictions", "run", "score", "serve", "serving_spec",
-    "spec_from", "train", "tune",
-]
+__all__ = ["Model", "load_model", "predictions", "score", "serve"]

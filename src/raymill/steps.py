@@ -18,7 +18,7 @@ from raymill.evaluation.threshold import choose
 from raymill.evaluation.words import findings
 from raymill.events import note, warn
 from raymill.spec import Spec
-from raymill.tracking.registry import ModelVersion
+from raymill.tracking.registry import GATES_TAG, ModelVersion
 from raymill.training.auto import AUTO, why
 from raymill.training.bundle import Bundle
 from raymill.training.bundle import write as write_bundle
@@ -242,7 +242,7 @@ def evaluate(work: Work, data: Prepared, bundle: Bundle) -> Evaluation:
     evaluation = Evaluation.from_dict(result)
     for line in evaluation.notes:
         note(work.notify, line)
-    for finding in findings(evaluation, data.transform.schema.image is not None):
+    for finding in findings(evaluation, bundle.family, data.transform.schema.image is not None):
         warn(work.notify, finding.title)
     work.record("metrics", **{
         f"test_{name}": estimate.value for name, estimate in evaluation.metrics.items()})
@@ -291,7 +291,7 @@ def register(
     with work.stages.announced("register") as said:
         metrics = {f"test_{key}": e.value for key, e in evaluation.metrics.items()}
         version = work.registry.register(name, trained.open(), work.run.id, metrics,
-                                         {"raymill.gates": "passed" if passed else "refused"})
+                                         {GATES_TAG: "passed" if passed else "refused"})
         champion = work.registry.champion(name)
         is_champion = champion is not None and champion.digest == trained.digest
         if passed and not is_champion and work.spec.tracking.promote == "auto":
@@ -320,7 +320,7 @@ def write_report(
             evaluation=evaluation, verdicts=verdicts, history=trained.history,
             search=_search_data(found) if found.trials else None,
             profile=data.profile,
-            lineage=lineage(work, data, trained, version), notes=data.notes,
+            family=trained.family, lineage=lineage(work, data, trained, version), notes=data.notes,
         ))
         path.write_text(page, encoding="utf-8")
         said["detail"] = str(path)

@@ -83,5 +83,7 @@ def workspace(
         if spec.tracking.system_metrics:
             stack.enter_context(metered(lambda reading: run.journal.append("metrics", **reading)))
         cluster = located(spec.cluster, place.path)
+        if cluster.address == "local":
+            tell(Event("note", {"text": "Ray is starting"}))
         capacity = stack.enter_context(ray_session(cluster, base, tell))
         yield Work(spec, base, place, run, Stages(place.cache, tell), tell, capacity, uri)

@@ -104,7 +104,7 @@ def test_passing_is_said() -> None:
 # A better baseline is told in plain words: by how much, how surely, and what to try.
 def test_a_better_baseline_is_told() -> None:
     evaluation = sample("refused").evaluation
-    found = findings(evaluation)
+    found = findings(evaluation, "mlp")
     assert [f.title for f in found] == ["Scikit-learn's gradient boosting is better than this model"]
     gap = evaluation.rivals["boosting"].difference["roc_auc"]
     assert f"{abs(gap.value):.4f} above" in found[0].text
@@ -116,7 +116,7 @@ def test_a_better_baseline_is_told() -> None:
 
 def test_a_better_model_is_told() -> None:
     evaluation = sample("passed").evaluation
-    assert findings(evaluation) == []
+    assert findings(evaluation, "mlp") == []
     assert "beats a constant answer" in summary(evaluation)
 
 

@@ -23,6 +23,7 @@ def _registry(options: argparse.Namespace, home: Home) -> Any:
 def models_verb(options: argparse.Namespace) -> None:
     """Every version: aliases, metrics, who serves it."""
     from raymill.serving.service import status
+    from raymill.tracking.registry import GATES_TAG
 
     home = Home.find()
     versions = _registry(options, home).versions(options.name)
@@ -34,8 +35,10 @@ def models_verb(options: argparse.Namespace) -> None:
     if options.json:
         emit_json({"ok": True, "models": documents})
         return
-    emit_table("models", ["name", "version", "aliases", "test metrics", "run", "served at"], [
+    emit_table("models", ["name", "version", "aliases", "gates", "test metrics", "run",
+                          "served at"], [
         [d["name"], d["version"], " ".join(f"@{a}" for a in d["aliases"]),
+         d["tags"].get(GATES_TAG, ""),
          "  ".join(f"{k.removeprefix('test_')} {number(v)}"
                    for k, v in list(d["metrics"].items())[:3]), d["run"], d["served_at"]]
         for d in documents
@@ -83,6 +86,10 @@ def _said(text: str) -> None:
 
 
 def _say(options: argparse.Namespace, version: Any) -> None:
+    from raymill.tracking.registry import GATES_TAG
+
+    if version.tags.get(GATES_TAG) == "refused":
+        _said(f"warning: a gate refused version {version.version} of {version.name}")
     if options.json:
         emit_json({"ok": True, **version.to_dict()})
     else:

@@ -38,7 +38,7 @@ def _print_run(result: Any) -> None:
     _print_evaluation(evaluation)
     from raymill.evaluation.words import findings
 
-    for finding in findings(evaluation, result.data["images"]):
+    for finding in findings(evaluation, result.trained.family, result.data["images"]):
         print(f"\n{finding.title}. {finding.text}")
         for advice in finding.tries:
             print(f"  - {advice}")
@@ -53,7 +53,10 @@ def _print_run(result: Any) -> None:
     elif result.passed:
         print(f"next: raymill promote {result.name} {result.version}")
     else:
-        print("the model stays a challenger: a gate refused it")
+        print("the model stays a challenger: a gate refused it\n"
+              f"next: the report, and other values in the spec; `raymill serve {result.name}"
+              f"@challenger` tries it, `raymill promote {result.name} {result.version}` overrules"
+              " the gate")
 
 
 def _print_evaluation(evaluation: Any) -> None:

@@ -27,5 +27,5 @@ def score_verb(options: argparse.Namespace) -> None:
     print(f"{result.scored:,} rows scored by {result.model} version {result.version}, "
           f"{result.quarantined:,} quarantined, in {result.parts} parts "
           f"({result.resumed} from before)\n"
-          f"{result.rows_per_s:,.0f} rows/s; {result.seconds:.1f} s with all start-up\n"
+          f"{result.rows_per_s:,.0f} rows/s; {result.seconds:.1f} s after Ray had started\n"
           f"{result.output}")
