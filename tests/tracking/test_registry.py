@@ -148,7 +148,7 @@ def test_references(registry: Registry, make_bundle: MakeBundle) -> None:
                       ("refs:x", "NAME:VERSION"), ("../etc", "letters"), ("a'b", "letters")]:
         with pytest.raises(UsageError, match=told):
             registry.resolve(ref)
-    with pytest.raises(UsageError, match="previous"):
+    with pytest.raises(UsageError, match="earlier champion"):
         registry.rollback("refs")
 
 
