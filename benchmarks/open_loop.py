@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 
-GIVE_UP_S = 30.0
+GIVE_UP_S, _FRESH_S = 30.0, 20.0
 
 
 @dataclass
@@ -39,11 +39,10 @@ class _Connections:
 
     def __init__(self, host: str, port: int) -> None:
         self._host, self._port = host, port
-        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter, float]] = []
 
     async def ask(self, request: bytes) -> int:
-        reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection(
-            self._host, self._port)
+        reader, writer = self._kept() or await asyncio.open_connection(self._host, self._port)
         try:
             writer.write(request)
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
@@ -58,11 +57,20 @@ class _Connections:
         if b"connection: close" in head:
             writer.close()
         else:
-            self._idle.append((reader, writer))
+            self._idle.append((reader, writer, time.monotonic()))
         return int(head.split(b" ", 2)[1])
 
+    def _kept(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        """A connection that the server has surely not closed yet: it does after a minute."""
+        while self._idle:
+            reader, writer, since = self._idle.pop()
+            if time.monotonic() - since < _FRESH_S:
+                return reader, writer
+            writer.close()
+        return None
+
     def close(self) -> None:
-        for _, writer in self._idle:
+        for _, writer, _ in self._idle:
             writer.close()
 
 
