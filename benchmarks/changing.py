@@ -15,9 +15,9 @@ from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from benchmarks.served import Version, plain_bundle
-from raymill.cluster.environment import free_port
 from raymill.data.schema import InputSchema
 from raymill.events import ignore
+from raymill.ports import free_port
 from raymill.serving.service import start_detached, stop
 from raymill.serving.spec import ServingSpec
 from raymill.serving.state import ServiceStatus

@@ -26,10 +26,10 @@ import pyarrow.parquet as pq
 from benchmarks.harness import Figure, scale
 from benchmarks.load import Load, drive
 from benchmarks.prepared import fraud, small_bundle
-from raymill.cluster.environment import free_port
 from raymill.cluster.local import ray_session
 from raymill.cluster.spec import ClusterSpec
 from raymill.events import ignore
+from raymill.ports import free_port
 from raymill.serving.service import start_detached, stop
 from raymill.serving.spec import ServingSpec
 from raymill.training.bundle import Bundle

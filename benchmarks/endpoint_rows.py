@@ -24,7 +24,7 @@ from pathlib import Path
 from benchmarks.harness import Figure, scale
 from benchmarks.load import Load, drive
 from benchmarks.served import arrow_body, json_body, plain_bundle, port_of, rows_of, service
-from raymill.cluster.environment import free_port
+from raymill.ports import free_port
 from raymill.serving.protocols.arrow import ARROW
 
 ROWS, CONNECTIONS = 256, 8

@@ -17,10 +17,10 @@ import pyarrow as pa
 import torch
 
 from benchmarks.nets import FEATURES
-from raymill.cluster.environment import free_port
 from raymill.data.contract import ColumnRule, Contract
 from raymill.data.transform import Number, Transform
 from raymill.events import ignore
+from raymill.ports import free_port
 from raymill.serving.environment import MARK
 from raymill.serving.service import start_detached, stop
 from raymill.serving.spec import ServingSpec

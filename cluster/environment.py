@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import socket
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -168,10 +167,3 @@ def _write_new(path: Path, token: str) -> None:
             return
     finally:
         draft.unlink()
-
-
-def free_port() -> int:
-    """A TCP port of loopback that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

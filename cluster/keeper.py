@@ -25,8 +25,9 @@ from typing import Any
 import psutil
 
 from raymill.errors import RaymillError
+from raymill.ports import free_port
 
-from .environment import ensure_token, for_new, free_port
+from .environment import ensure_token, for_new
 from .local import reaped
 from .probe import GuardState, guard, guard_http
 from .state import ClusterState, Node, write

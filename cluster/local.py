@@ -24,8 +24,9 @@ from typing import Any
 
 from raymill.errors import Problem, RaymillError, UsageError
 from raymill.events import Notify, ignore, warn
+from raymill.ports import free_port
 
-from .environment import MARK, applied, ensure_token, for_existing, for_new, free_port
+from .environment import MARK, applied, ensure_token, for_existing, for_new
 from .probe import require_guard
 from .spec import ClusterSpec
 

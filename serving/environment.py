@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import secrets
-import socket
 import stat
 import sys
 from pathlib import Path
+
+from raymill.ports import free_port
 
 from . import haproxy, tls
 from .order import write_private
@@ -113,9 +114,3 @@ def _haproxy(folder: Path, spec: ServingSpec) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "30",
     }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

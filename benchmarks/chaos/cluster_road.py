@@ -23,7 +23,7 @@ import pyarrow.csv
 
 from benchmarks.adult import ROWS, made
 from benchmarks.harness import Survival, sized
-from raymill.cluster.environment import free_port
+from raymill.ports import free_port
 from raymill.reaper import marked
 
 LIMIT_S, LOOK_S, GONE_S = 900, 1.0, 15.0

@@ -17,10 +17,10 @@ import torch
 import uvicorn
 
 from raymill.errors import RaymillError, UsageError
+from raymill.ports import free_port
 from raymill.serving import change, state
 from raymill.serving.conductor import Conductor
 from raymill.serving.endpoint import build_following
-from raymill.serving.environment import free_port
 from raymill.serving.loading import load_bundle
 from raymill.serving.order import Order
 from raymill.serving.rollout_state import RolloutStatus, read_rollout

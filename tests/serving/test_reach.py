@@ -24,9 +24,10 @@ import tritonclient.http as triton_http
 from tritonclient.utils import InferenceServerException
 
 from raymill.errors import DataError, RaymillError
+from raymill.ports import free_port
 from raymill.serving import keys, service
 from raymill.serving.client import Client
-from raymill.serving.environment import MARK, free_port
+from raymill.serving.environment import MARK
 from raymill.serving.spec import ReplicasSpec, ServingSpec, TlsSpec
 from raymill.serving.state import ServiceStatus
 from raymill.training.bundle import Bundle

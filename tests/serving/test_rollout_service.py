@@ -6,8 +6,8 @@ from pathlib import Path
 
 import httpx
 
+from raymill.ports import free_port
 from raymill.serving import change, service
-from raymill.serving.environment import free_port
 from raymill.serving.plan import acks
 from raymill.serving.spec import ReplicasSpec, ServingSpec
 from raymill.tracking.home import Home

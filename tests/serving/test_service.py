@@ -20,8 +20,9 @@ import pytest
 from raymill.errors import RaymillError, UsageError
 from raymill.monitoring import predictions
 from raymill.monitoring.store import log_folder
+from raymill.ports import free_port
 from raymill.serving import client, service
-from raymill.serving.environment import MARK, free_port
+from raymill.serving.environment import MARK
 from raymill.serving.spec import ReplicasSpec, ServingSpec
 from raymill.serving.state import ServiceStatus
 from raymill.training.bundle import Bundle

@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from raymill.errors import UsageError
+from raymill.ports import free_port
 from raymill.serving import service, state
-from raymill.serving.environment import free_port
 from raymill.serving.spec import ServingSpec
 from raymill.serving.state import ServiceStatus
 

@@ -190,29 +190,3 @@ def test_the_first_signal_keeps_a_checkpoint_and_the_same_call_goes_on(tmp_path:
     result = train(two.with_training(workers=1), given, tmp_path, events.append)
     assert result.epochs == 5 and result.resumes[-1]["exact"] == "samples"
     assert any("workers was 2 and is 1" in str(event.data) for event in events)
-
-
-def test_an_elastic_run_takes_the_room_that_comes_free(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One worker begins, because the room of the other is taken; both end the run."""
-    (tmp_path / "slow_loop.py").write_text(SLOW)
-    monkeypatch.setattr("raymill.training.distributed.RESIZE_S", 1.0)
-    room = int(ray.available_resources()["CPU"])
-    holds = ray.util.placement_group([{"CPU": room - 1}])
-    assert holds.wait(30)
-    events: list[Event] = []
-
-    def hear(event: Event) -> None:
-        events.append(event)
-        if event.kind == "epoch" and event.data["epoch"] == 1:
-            ray.util.remove_placement_group(holds)
-        if event.kind == "place" and event.data["rank"] == 1:
-            (tmp_path / "hurry").touch()
-
-    own = job(epochs=30, patience=None, workers={"min": 1, "max": 2}, cpus_per_worker=1,
-              loop="slow_loop:loop", project=str(tmp_path))
-    result = train(own, data(train=2001), tmp_path / "out", hear)
-    assert [row["epoch"] for row in result.history] == list(range(1, 31))
-    assert any("workers was 1 and is 2" in str(event.data) for event in events)
-    assert result.resumes and result.resumes[-1]["exact"] == "samples"

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 
-from raymill.cluster.environment import free_port
+from raymill.ports import free_port
 
 RANK_ZERO = """
 import json, os, psutil, torch.distributed as dist
