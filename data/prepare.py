@@ -133,6 +133,7 @@ def _look(spec: DataSpec, base: Path, positive: str | None, notify: Notify) -> _
     else:
         inferred = infer(files, spec, scans, positive)
         contract, notes = inferred.contract, inferred.notes
+    _check_time(spec, contract)
     notes += _check_columns(files, scans, contract, {spec.time, spec.group} - {None})
     for line in notes:
         note(notify, line)
@@ -152,6 +153,14 @@ def _agreed(contract: Contract, spec: DataSpec, positive: str | None) -> Contrac
     if spec.task is not None and contract.task != spec.task:
         problems.append(Problem(rule=f"data.task and the contract's task {contract.task} must be "
                                 "the same", got=spec.task))
+    for column, kind in spec.columns.items():
+        said = contract.columns[column].kind if column in contract.columns else None
+        if said != kind:
+            problems.append(Problem(
+                rule=f"data.columns and the contract must say the same of {column!r}",
+                got=f"{kind} and {said or 'no such column'}",
+                cure="With a contract its kinds count: change kind there, and take the column out "
+                     "of data.columns."))
     for role, name in (("time", spec.time), ("group", spec.group),
                        *(("key", key) for key in spec.key)):
         if name is not None and name not in contract.columns:
@@ -171,6 +180,27 @@ def _agreed(contract: Contract, spec: DataSpec, positive: str | None) -> Contrac
     if positive is not None and contract.classes is not None and contract.task == "binary":
         state["classes"] = two_classes(contract.classes, {}, positive, [])
     return Contract.model_validate(state)
+
+
+def _check_time(spec: DataSpec, contract: Contract) -> None:
+    """Rows are ordered by a time or a number; only a time has a gap in days.
+
+    Raises:
+        DataError: the column that a split goes by is neither.
+    """
+    layout = plan(spec, contract)
+    if layout.by != "time" or layout.column is None:
+        return
+    found = contract.columns[layout.column].type
+    if found in ("timestamp", *(() if layout.gap_us else ("int64", "float64"))):
+        return
+    gap = " with a gap" if layout.gap_us else ""
+    raise DataError(Problem(
+        rule=f"a split by time{gap} goes by a column of type timestamp"
+             + ("" if layout.gap_us else ", int64 or float64"),
+        got=f"{layout.column} of type {found}",
+        cure="Write it as ISO times like 2026-01-31T12:00:00, "
+             + ("or leave the gap out." if layout.gap_us else "or name another column.")))
 
 
 def _check_columns(

@@ -75,6 +75,15 @@ class DataSpec(Part):
             raise ValueError("split.by: group needs data.group, the column that names the group")
         if self.target in self.drop:
             raise ValueError(f"the target {self.target!r} can't be in data.drop")
+        for role, names, hidden in (
+            ("time", [self.time], "data.columns: {%s: ignore} hides it from the model"),
+            ("group", [self.group], "the group %s is not shown to the model anyway"),
+            ("key", self.key, "the key %s is not shown to the model anyway"),
+        ):
+            for name in names:
+                if name is not None and name in self.drop:
+                    raise PlacedError(f"data.{role} can't be in data.drop, which leaves it out: take "
+                                      f"it out there; {hidden % name}", "drop")
         by_time = self.split.by == "time" or (self.split.by == "auto" and self.time is not None)
         if seconds(self.split.gap) > 0 and not by_time:
             raise PlacedError("a gap is for splits by time only: set data.time and split.by: time, "

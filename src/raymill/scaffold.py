@@ -25,7 +25,6 @@ data:
 {test}  target: {target}            # task: {task}{classes}
 {time}{group}{drop}  contract: contract.yaml     # what a row must look like; edit it, it is enforced everywhere
   # on_violation: quarantine    # set bad rows aside with their reasons instead of stopping
-  # columns: {{zip: categorical}} # state a column's kind where the guess in contract.yaml is wrong
 {split}
 objective:
   metric: {metric}

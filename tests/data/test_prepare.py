@@ -268,6 +268,26 @@ def test_a_source_without_the_column_it_is_split_by_is_named(
     assert (problem.rule, problem.where) == ("the column 'apart' must exist", "people.csv")
 
 
+def test_kinds_of_the_spec_that_its_contract_does_not_say_are_refused(
+    people: Path, tmp_path: Path
+) -> None:
+    contract = prepare(spec(), tmp_path, tmp_path / "cache").contract
+    (tmp_path / "contract.yaml").write_text(contract.to_yaml())
+    said: dict[str, Any] = {"contract": "contract.yaml", "columns": {"age": "numeric"}}
+    assert check(spec(**said), tmp_path) == []
+    problems = check(spec(**said | {"columns": {"age": "categorical", "shoe": "text"}}), tmp_path)
+    assert [problem.got for problem in problems] == [
+        "categorical and numeric", "text and no such column"]
+
+
+def test_a_split_by_time_goes_by_times_or_numbers(people: Path, tmp_path: Path) -> None:
+    assert check(spec(time="id", columns={"id": "numeric"}), tmp_path) == []
+    (gap,) = check(spec(time="id", split={"by": "time", "gap": "1d"}), tmp_path)
+    assert gap.rule == "a split by time with a gap goes by a column of type timestamp"
+    (text,) = check(spec(time="city"), tmp_path)
+    assert text.got == "city of type string"
+
+
 def test_what_a_killed_run_left_is_removed(people: Path, tmp_path: Path) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()

@@ -34,6 +34,12 @@ def test_overrides_set_any_key() -> None:
     assert spec.tuning.space["training.lr"].high == 1
 
 
+@pytest.mark.parametrize("role", ["time=when", "group=when", "key=[when]"])
+def test_a_column_that_the_rows_go_by_is_not_dropped(role: str) -> None:
+    with pytest.raises(SpecError, match=r"can't be in data\.drop"):
+        spec_from(THREE, [f"data.{role}", "data.drop=[when]"])
+
+
 def test_an_override_that_is_refused_names_itself() -> None:
     with pytest.raises(SpecError) as caught:
         spec_from(THREE, ["training.lr=-1"])
