@@ -13,7 +13,7 @@ from typing import Any
 
 from raymill.errors import Problem, UsageError
 
-from .score_units import Done
+from .score_units import QUARANTINE, Done
 
 FOLDER = "_raymill"  # readers of data sets skip names that begin so
 IDENTITY, LINES, MANIFEST = "score.json", "done.jsonl", "manifest.json"
@@ -43,13 +43,17 @@ class Book:
         return sum(done.quarantined for done in self.done.values())
 
     def finish(self, identity: Mapping[str, Any]) -> None:
-        """The manifest: the scoring is whole, and these are its files."""
-        files = [{**file, "name": f"{file['folder']}/{file['name']}".lstrip("/")}
-                 for _, done in sorted(self.done.items()) for file in done.files]
-        for file in files:
-            del file["folder"]
+        """The manifest: the scoring is whole, and these are its files; `quarantine` lists those of
+        the rows that were set aside."""
+        files: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
+        for _, done in sorted(self.done.items()):
+            for file in done.files:
+                told = {key: value for key, value in file.items() if key != "folder"}
+                told["name"] = f"{file['folder']}/{file['name']}".lstrip("/")
+                files[file["folder"] == QUARANTINE].append(told)
         _write(self.out / FOLDER / MANIFEST, {
-            **identity, "scored": self.scored, "quarantined": self.quarantined, "files": files})
+            **identity, "scored": self.scored, "quarantined": self.quarantined,
+            "files": files[False], "quarantine": files[True]})
 
 
 @contextmanager

@@ -140,8 +140,9 @@ class Worker:
             return Done(unit.part, problems=tuple(_problems(unit, bad)))
         files = [file for table in _joined(scored) for file in self._write(table, unit.part)]
         for table in _joined(bad):
-            _write_file(_readable(unit, table), Path(self._layout.out, QUARANTINE),
-                        f"{unit.part}.parquet", "parquet")
+            files.append(_write_file(
+                _readable(unit, table), Path(self._layout.out, QUARANTINE),
+                f"{unit.part}.parquet", "parquet") | {"folder": QUARANTINE})
         failpoint("score.after_unit")
         return Done(unit.part, sum(map(len, scored)), sum(map(len, bad)), began, time.time(),
                     tuple(files))

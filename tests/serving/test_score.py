@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,7 @@ def test_bad_rows_end_the_scoring_or_are_set_aside(bundle: Bundle, tmp_path: Pat
     assert not refused.files and not (tmp_path / "out").exists()
     (done,) = [worker(bundle, units, layout).score(unit) for unit in units]
     assert (done.scored, done.quarantined) == (10, 3)
+    assert [file["folder"] for file in done.files] == ["", QUARANTINE]
     aside = pq.read_table(tmp_path / "out" / QUARANTINE / f"{done.part}.parquet").to_pylist()
     assert sorted(row["row"] for row in aside) == [11, 12, 13]
     assert all(json.loads(row["reasons"])[0]["rule"] for row in aside)
@@ -165,5 +167,11 @@ def test_a_scoring_goes_on_where_it_ended(bundle: Bundle, tmp_path: Path) -> Non
     assert sorted(map(int, ids)) == list(range(300))
     manifest = json.loads((out / "_raymill" / "manifest.json").read_text())
     assert sum(file["rows"] for file in manifest["files"]) == 300
+    (aside,) = manifest["quarantine"]
+    path = out / aside["name"]
+    assert path.parent.name == QUARANTINE and aside["rows"] == len(pq.read_table(path)) == 1
+    assert aside["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    path.unlink()  # it is part of the scoring, and made again
+    assert score(version, [str(data)], out, tmp_path, options).resumed == 1 and path.exists()
     with pytest.raises(UsageError, match="another scoring: its layout"):
         score(version, [str(data)], out, tmp_path, ScoreOptions(format="csv"))
