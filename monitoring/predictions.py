@@ -82,8 +82,9 @@ def read(log: Path, window: Window = ALL, columns: Sequence[str] | None = None) 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a log holds. `dropped`: rows that were answered and could not be logged. `labels`: rows
-    with a label; `versions`: rows by version and variant."""
+    """What a window of a log holds. `dropped`: rows that were answered and could not be logged.
+    `labels`: of the rows, those whose true label is known; `versions`: rows by version and variant.
+    `files` and `bytes` are those of the whole log."""
 
     rows: int
     sampled: int
@@ -103,11 +104,15 @@ class Summary:
 
 def summary(log: Path, window: Window = ALL) -> Summary:
     """Sums over the log, one part in memory at a time."""
-    rows = sampled = dropped = 0
+    rows = sampled = dropped = known = 0
+    truth = labels.latest(log).select(_KEYS)
+    keys = _KEYS if len(truth) else []
     times: list[datetime] = []
     counts = Counter[tuple[int, str]]()
-    for table in chunks(log, window, ["sampled", "dropped_before"]):
+    for table in chunks(log, window, ["sampled", "dropped_before", *keys]):
         rows += len(table)
+        if keys:
+            known += len(table.join(truth, keys=keys, join_type="left semi", use_threads=False))
         sampled += pc.sum(table["sampled"]).as_py() or 0
         dropped += pc.sum(table["dropped_before"]).as_py() or 0
         ends = pc.min_max(table["time"]).as_py()
@@ -116,7 +121,7 @@ def summary(log: Path, window: Window = ALL) -> Summary:
             counts[group["version"], group["variant"]] += group["count_all"]
     files = parts(log)
     return Summary(
-        rows, sampled, dropped, len(labels.latest(log)), min(times, default=None),
+        rows, sampled, dropped, known, min(times, default=None),
         max(times, default=None), len(files),
         sum(path.stat().st_size for path in files if path.exists()),
         [{"version": version, "variant": variant, "rows": count}

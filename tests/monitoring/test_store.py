@@ -160,6 +160,19 @@ def test_sums_of_a_log_count_rows_drops_labels_and_versions(tmp_path: Path) -> N
     assert predictions.summary(tmp_path / "none").rows == 0
 
 
+def test_labels_are_counted_of_the_windows_rows_alone(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    stream(tmp_path, batch(["a", "b", "c"], version=[1, 2, 2],
+                           time=[now - timedelta(hours=2), now - timedelta(hours=2), now])).finish()
+    labels.append(tmp_path, [Label(id_, 0, "yes", 0.0) for id_ in ("a", "b", "c", "unlogged")])
+
+    def count(window: Window) -> int:
+        return predictions.summary(tmp_path, window).labels
+
+    assert count(Window()) == 3 and count(Window(version=2)) == 2
+    assert count(Window(since=now - timedelta(hours=1))) == 1
+
+
 def test_worth_is_what_the_errors_of_a_version_cost(tmp_path: Path) -> None:
     stream(tmp_path, batch(["a", "b", "c", "d"], prediction=["yes", "no", "yes", "no"]),
            batch(["e", "f"], version=[2, 2], variant=["challenger"] * 2,
