@@ -16,6 +16,7 @@ from raymill.cluster.kube.schema import check, read_schemas
 from raymill.cluster.project import Project
 from raymill.cluster.spec import ClusterSpec
 from raymill.errors import SpecError, UsageError
+from raymill.events import Notify, ignore, warn
 from raymill.serving.spec import ServingSpec
 from raymill.spec import Spec, spec_from
 from raymill.tracking.home import Home
@@ -53,13 +54,15 @@ def cluster(spec_file: Path, overrides: Sequence[str]) -> list[Manifest]:
 
 
 def service(
-    ref: str, spec_file: Path | None, overrides: Sequence[str], tracking_uri: str | None
+    ref: str, spec_file: Path | None, overrides: Sequence[str], tracking_uri: str | None,
+    notify: Notify = ignore,
 ) -> list[Manifest]:
     """A RayService of a registered model, as its run's spec (or `spec_file`) says.
 
     Raises:
-        UsageError: the pods could not read the model: it has code of its own and no `spec_file`
-            is given, or its files are on this machine only.
+        UsageError: the spec asks for what a RayService has not, or the pods could not read the
+            model: it has code of its own and no `spec_file` is given, or its files are on this
+            machine only.
     """
     home = Home.find()
     version = Registry(tracking_uri or home.tracking_uri, home).resolve(ref)
@@ -69,6 +72,7 @@ def service(
     if own and spec_file is None:
         raise UsageError(f"{version.name} is built by {own[0]}, whose code must go along",
                          cure="Name the spec beside it: --spec FILE.")
+    _check_serving(spec, notify)
     uri = tracking_uri or spec.tracking.uri
     if spec.cluster.kubernetes.claim is None and not (uri or "").startswith(("http://", "https://")):
         raise UsageError("pods must be able to read the model", cure=(
@@ -79,6 +83,23 @@ def service(
     if own:
         arguments |= {"factories": own, "project": PROJECT}
     return services.service(spec.cluster, project, _served(spec.cluster, spec.serving, arguments))
+
+
+def _check_serving(spec: Spec, notify: Notify) -> None:
+    """Refuse what only `raymill serve` has."""
+    serving = spec.serving
+    if serving.tls is not None:
+        raise UsageError("a RayService answers without TLS, but serving.tls is set", cure=(
+            "End TLS at your Ingress or Gateway, and give --set serving.tls=null here."))
+    if serving.grpc_port is not None:
+        raise UsageError("a RayService has no gRPC endpoint of v2, but serving.grpc_port is set",
+                         cure="Give --set serving.grpc_port=null; the same protocol is at /v2.")
+    if serving.keys and spec.cluster.kubernetes.claim is None:
+        raise UsageError("serving.keys needs a home that the pods share, where the keys are",
+                         cure="Set cluster.kubernetes.claim, and make the keys in that home.")
+    if not serving.keys:
+        warn(notify, f"without serving.keys, any pod of the namespace "
+                     f"{spec.cluster.kubernetes.namespace} may ask the endpoint")
 
 
 def _served(

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from raymill.errors import ArtifactError, UsageError
+from raymill.events import Event
 from raymill.kube import service, to_yaml
 from raymill.serving.environment import METRICS
 from raymill.serving.spec import ServingSpec
@@ -95,3 +96,29 @@ def test_a_service_names_its_version_and_digest(
         service("toy", tmp_path / "raymill.yaml", ["cluster.kubernetes.claim=null"], None)
     with pytest.raises(UsageError, match="no worker group"):
         service("toy", tmp_path / "raymill.yaml", ["serving.cpus_per_replica=9"], None)
+
+
+@pytest.mark.parametrize(("overrides", "told"), [
+    (["serving.tls={cert: c.pem, key: k.pem}"], "without TLS"),
+    (["serving.grpc_port=9000"], "no gRPC"),
+    (["serving.keys=true", "cluster.kubernetes.claim=null"], "home that the pods share"),
+])
+def test_what_a_ray_service_has_not_is_refused(
+    overrides: list[str], told: str, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAYMILL_HOME", str(home.path))
+    (tmp_path / "raymill.yaml").write_text(SPEC)
+    with pytest.raises(UsageError, match=told):
+        service("toy", tmp_path / "raymill.yaml", overrides, None)
+
+
+@pytest.mark.parametrize("keys", [False, True])
+def test_an_endpoint_without_keys_is_told_of(
+    keys: bool, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAYMILL_HOME", str(home.path))
+    (tmp_path / "raymill.yaml").write_text(SPEC)
+    told: list[Event] = []
+    service("toy", tmp_path / "raymill.yaml", [f"serving.keys={str(keys).lower()}"], None,
+            told.append)
+    assert any("any pod of the namespace default" in str(event.data) for event in told) != keys

@@ -29,5 +29,10 @@ def doctor_verb(options: argparse.Namespace) -> int:
             print(f"{SIGNS[finding.level]}  {finding.check}: {finding.text}")
             if finding.cure:
                 print(f"        cure: {finding.cure}")
-        print(f"{counts['ok']} ok, {counts['warn']} warnings, {counts['fail']} failures")
+        print(f"{counts['ok']} ok, {_counted(counts['warn'], 'warning')}, "
+              f"{_counted(counts['fail'], 'failure')}")
     return EXIT_FAILED if counts["fail"] else EXIT_OK
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -85,7 +85,8 @@ def _rows(url: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     from raymill.data.tables import json_rows, read_rows
 
     try:
-        ready = httpx.get(f"{url}/readyz", timeout=10, trust_env=False).raise_for_status().json()
+        ready = httpx.get(f"{url}/readyz", headers=_key(options.key_env), timeout=10,
+                          trust_env=False).raise_for_status().json()
         served = f"{ready['model']}:{ready['version']}"
     except (httpx.HTTPError, KeyError, ValueError) as error:
         raise UsageError(f"{url}/readyz must say which model it serves, but got "
