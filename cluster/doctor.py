@@ -160,8 +160,9 @@ def orphaned() -> list[Finding]:
                                  f"kill -9 {listed}"))
     if folders := leftovers():
         listed = " ".join(map(str, folders))
-        findings.append(doubtful("orphans", f"{len(folders)} folders of runs that ended",
-                                 f"rm -r {listed}"))
+        findings.append(doubtful(
+            "orphans", f"{len(folders)} folders of raymill that no process here works in",
+            f"If no other container uses this /tmp: rm -r {listed}"))
     return findings or [good("orphans", "no process or folder of an ended run")]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,10 @@ from .environment import MARKS
 NAMES = ("raylet", "gcs_server", "ray::", "ray/dashboard", "ray/_private", "raymill", "mlflow",
          "haproxy")
 REAPER = "reaper.py"
-FOLDERS = ("raymill-", "rm-")
+# Private folders as tempfile names them, and a file that each has from its start: others make
+# folders whose names begin so, too.
+FOLDERS = {"raymill-": ("data-logging.yaml", "order.json"), "rm-": ("order.json",)}
+_RANDOM = re.compile(r"[a-z0-9_]{8}")
 
 
 @dataclass(frozen=True)
@@ -66,13 +70,15 @@ def orphans() -> list[int]:
 
 
 def leftovers(base: Path = Path("/tmp")) -> list[Path]:
-    """Private folders of sessions and services that no process of theirs uses any more."""
+    """Private folders of sessions and services that no process of this user's uses any more. (One
+    of another container that shares `base` is not seen.)"""
     held = {folder for arguments in _reapers() for folder in arguments[1:]}
     held |= {folder for process in _own() for folder in _folders_of(process)}
     return sorted(
-        folder for prefix in FOLDERS for folder in base.glob(f"{prefix}*")
-        if folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.getuid()
-        and not folder.name.startswith("raymill-logs-") and str(folder) not in held
+        folder for prefix, files in FOLDERS.items() for folder in base.glob(f"{prefix}*")
+        if _RANDOM.fullmatch(folder.name.removeprefix(prefix))
+        and folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.getuid()
+        and any((folder / name).is_file() for name in files) and str(folder) not in held
     )
 
 

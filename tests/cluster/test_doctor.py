@@ -80,9 +80,19 @@ def test_marked_processes_without_a_reaper_are_orphans() -> None:
 
 
 def test_folders_that_nobody_uses_are_leftovers(tmp_path: Path) -> None:
-    for name in ("raymill-a", "raymill-logs-b", "rm-c", "other"):
+    for name, file in (("raymill-abcd_123", "data-logging.yaml"), ("rm-abcdefgh", "order.json")):
         (tmp_path / name).mkdir()
-    assert [p.name for p in leftovers(tmp_path)] == ["raymill-a", "rm-c"]
+        (tmp_path / name / file).touch()
+    assert [p.name for p in leftovers(tmp_path)] == ["raymill-abcd_123", "rm-abcdefgh"]
+
+
+def test_folders_of_others_are_not_told_to_be_removed(tmp_path: Path) -> None:
+    for name in ("rm-backup", "rm-stuvwxyz", "raymill-logs-b", "raymill-project1", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "rm-backup" / "order.json").touch()
+    (tmp_path / "raymill-project1" / "raymill.yaml").touch()
+    (tmp_path / "rm-linkabcd").symlink_to(tmp_path / "rm-backup")
+    assert leftovers(tmp_path) == []
 
 
 def test_a_port_that_is_open_to_others_is_found() -> None:
