@@ -10,7 +10,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import httpx
@@ -77,13 +77,15 @@ class Asking:
 
     Attributes:
         url: of the endpoint, for messages. deadline_s: for a request with all its retries.
-        part: the most rows of a request.
+        part: the most rows of a request. answered_by: names and versions of the models that
+            answered rows so far.
     """
 
     url: str
     deadline_s: float
     part: int
     budget: Budget
+    answered_by: set[tuple[str, int]] = field(default_factory=set)
 
     def rows(self, rows: Iterable[Row], ids: bool) -> Talk:
         """One prediction for each of `rows`, in their order; with `ids` each has its `id`."""
@@ -94,6 +96,7 @@ class Asking:
             try:
                 response = yield from self._ask("/predict", body, JSON, len(answers))
                 told = msgspec.json.decode(response.content)
+                self.answered_by.add((told.get("model", ""), told.get("version", 0)))
                 answers.extend(told["predictions"] if not ids else [
                     {"id": f"{told['id']}.{row}", **answer}
                     for row, answer in enumerate(told["predictions"])])

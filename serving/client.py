@@ -50,6 +50,11 @@ class _Settings:
                                    max_keepalive_connections=connections),
         }
 
+    @property
+    def answered_by(self) -> list[tuple[str, int]]:
+        """Names and versions of the models that answered rows sent as JSON, in their order."""
+        return sorted(self._asking.answered_by)
+
     def _talk(self, rows: Any, ids: bool) -> Talk:
         """The conversation about rows of any kind; it returns answers of the same kind."""
         if isinstance(rows, pa.Table):

@@ -76,6 +76,17 @@ def test_many_rows_go_in_parts_and_come_back_in_order(serve: Serve) -> None:
     assert sizes == [10, 10, 5]
 
 
+def test_a_client_tells_which_models_answered(serve: Serve) -> None:
+    def reply(rows: list[dict[str, Any]], before: int) -> Reply:
+        status, headers, document = doubled(rows, before)
+        return status, headers, {**document, "model": "toy", "version": 7 - min(before, 1)}
+
+    with client.Client(serve(reply), part=10) as asked:
+        assert asked.answered_by == []
+        asked.predict([{"x": i} for i in range(30)])
+        assert asked.answered_by == [("toy", 6), ("toy", 7)]
+
+
 def test_parts_are_cut_by_bytes_too(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asking, "PART_BYTES", 100)
     sizes: list[int] = []

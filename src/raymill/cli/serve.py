@@ -88,7 +88,7 @@ def predict_verb(options: argparse.Namespace) -> None:
     """Ask the endpoint for every row of a file."""
     from raymill.api import load_contract
     from raymill.data.tables import json_rows, read_rows
-    from raymill.serving.client import predict
+    from raymill.serving.client import Client
     from raymill.serving.service import status
 
     home = Home.find().path
@@ -100,15 +100,17 @@ def predict_verb(options: argparse.Namespace) -> None:
                              cure=f"Start it: raymill serve {options.name} --detach, or give --url.")
         url, ref = running[0].url, f"{options.name}:{running[0].version}"
     contract = load_contract(ref, tracking_uri=options.tracking)
-    answers = predict(url, json_rows(read_rows(options.input, contract)))
+    with Client(url) as client:
+        answers = client.predict(json_rows(read_rows(options.input, contract)))
+        by = {"answered_by": [{"model": m, "version": v} for m, v in client.answered_by]}
     if options.output:
         _write(answers, Path(options.output))
         if options.json:
-            emit_json({"ok": True, "rows": len(answers), "output": options.output})
+            emit_json({"ok": True, **by, "rows": len(answers), "output": options.output})
         else:
             print(f"{len(answers):,} predictions in {options.output}")
     elif options.json:
-        emit_json({"ok": True, "predictions": answers})
+        emit_json({"ok": True, **by, "predictions": answers})
     else:
         for answer in answers:
             sys.stdout.write(json.dumps(clean(answer)) + "\n")
