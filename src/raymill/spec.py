@@ -31,6 +31,7 @@ from raymill.tuning.spec import TuningSpec
 from raymill.yamls import Loader, Marks, Place, problems, read_yaml, walk
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+VERBS = ("status", "stop", "keys", "pause", "resume", "abort")  # stand where a name may
 CURE = "Three keys suffice: name, data.source, data.target; raymill init writes them for you."
 
 
@@ -61,8 +62,9 @@ class Spec(Part):
                 f"a name is 1-64 letters, digits, '.', '_' or '-', and starts with a letter or "
                 f"digit, but got {name!r}"
             )
-        if name in ("status", "stop"):
-            raise ValueError(f"a name can't be a verb of serve (status, stop), but got {name!r}")
+        if name in VERBS:
+            raise ValueError(f"a name can't be what serve or rollout does ({', '.join(VERBS)}), "
+                             f"but got {name!r}")
         return name
 
     @model_validator(mode="after")

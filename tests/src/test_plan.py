@@ -124,7 +124,8 @@ def test_the_verb_exits_2_on_the_impossible(
     spec = tmp_path / "raymill.yaml"
     spec.write_text("name: p\ndata: {source: x.csv, target: y}\n")
     assert main(["plan", str(spec)]) == 0
-    assert "search" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "search" in said and "later: trials that begin as others end" in said
     assert main(["plan", str(spec), "--json", "--set", "tuning.resources.cpu=999"]) == 2
     said = json.loads(capsys.readouterr().out)
     assert not said["ok"] and "999 CPUs" in said["problems"][0]["got"]

@@ -47,6 +47,12 @@ def test_an_override_that_is_refused_names_itself() -> None:
 
 
 # A searched value must be one that the field itself would take.
+@pytest.mark.parametrize("verb", ["status", "stop", "keys", "pause", "resume", "abort"])
+def test_a_name_is_no_word_of_serve_or_rollout(verb: str) -> None:
+    with pytest.raises(SpecError, match=f"what serve or rollout does .*{verb}"):
+        spec_from({**THREE, "name": verb})
+
+
 @pytest.mark.parametrize(("override", "said"), [
     ("tuning.space.training.lr={choice: [1, fast]}", "'fast' is refused"),
     ("tuning.space.model.width={low: 0, high: 10}", "0 is refused"),

@@ -16,7 +16,7 @@ def add(verbs: Any, verb: AddVerb) -> None:
     doctor.add_argument("spec", nargs="?", metavar="SPEC",
                         help="a spec file, whose tracking.uri is tried too")
     plan = verb(verbs, "plan", "what each stage takes, and whether it can be", "plan")
-    plan.add_argument("spec", metavar="SPEC")
+    _add_spec(plan)
     _add_set(plan)
     plan.add_argument("--dry-run", action="store_true",
                       help="measure a piece of every stage, and estimate time and memory")
@@ -46,8 +46,10 @@ def _add_cluster(group: Any, verb: AddVerb) -> None:
     status = verb(group, "status", "tell of the cluster of this home", "cluster")
     down = verb(group, "down", "end the cluster and every process of it", "cluster")
     render = verb(group, "render", "a Slurm batch script, or Ray's cluster-launcher YAML", "k8s")
-    render.add_argument("spec", metavar="SPEC")
-    render.add_argument("--for", dest="target", required=True, choices=["slurm", "launcher"])
+    _add_spec(render)
+    render.add_argument("--for", dest="target", required=True, choices=["slurm", "launcher"],
+                        help="slurm: a script for sbatch; launcher: the file for ray up, from "
+                        "cluster.launcher")
     _add_set(render)
     _add_output(render)
     for name, parser in (("up", up), ("status", status), ("down", down), ("render", render)):
@@ -56,12 +58,12 @@ def _add_cluster(group: Any, verb: AddVerb) -> None:
 
 def _add_jobs(verbs: Any, verb: AddVerb) -> None:
     submit = verb(verbs, "submit", "send a project to a cluster and run it there", "jobs")
-    submit.add_argument("spec", metavar="SPEC")
+    _add_spec(submit)
     _add_set(submit)
     submit.add_argument("--follow", "-f", action="store_true",
                         help="show its output; the exit code is the job's")
-    submit.add_argument("--id", help="the job's id: twice the same is one job (default: a hash of "
-                        "what is sent)")
+    submit.add_argument("--id", help="the job's id: twice the same is one job (default: by a hash "
+                        "of what is sent, which the data is no part of)")
     submit.add_argument("--home", metavar="PATH", help="the raymill home on the cluster (default: "
                         "this one, when the cluster is `raymill cluster up`)")
     submit.add_argument("--env", action="append", default=[], metavar="NAME",
@@ -69,10 +71,11 @@ def _add_jobs(verbs: Any, verb: AddVerb) -> None:
     listed = verb(verbs, "jobs", "list the jobs of the cluster", "jobs")
     status = verb(verbs, "status", "how a job is, or ended, and why", "jobs")
     logs = verb(verbs, "logs", "what a job said", "jobs")
-    logs.add_argument("-f", "--follow", action="store_true", help="until it ends")
+    logs.add_argument("-f", "--follow", action="store_true",
+                      help="until it ends; the exit code is the job's")
     stop = verb(verbs, "stop", "end a job; submitted again, it goes on", "jobs")
     for parser in (status, logs, stop):
-        parser.add_argument("id", metavar="ID")
+        parser.add_argument("id", metavar="ID", help="the job's id, as raymill jobs lists it")
     for parser in (submit, listed, status, logs, stop):
         parser.add_argument("--address", metavar="URL", help="the cluster's job API (default: "
                             "RAY_API_SERVER_ADDRESS, or the cluster of this home)")
@@ -83,12 +86,13 @@ def _add_k8s(group: Any, verb: AddVerb) -> None:
     cluster = verb(group, "cluster", "a RayCluster to submit jobs to", "k8s")
     cron = verb(group, "cron", "a RayCronJob that runs a spec at set times", "k8s")
     cron.add_argument("--schedule", required=True, metavar="CRON", help="like '0 3 * * *'")
-    cron.add_argument("--timezone", metavar="ZONE", help="like Europe/Paris (default: UTC)")
+    cron.add_argument("--timezone", metavar="ZONE",
+                      help="like Europe/Paris (default: that of KubeRay's operator)")
     for parser in (job, cluster, cron):
-        parser.add_argument("spec", metavar="SPEC")
+        _add_spec(parser)
     service = verb(group, "service", "a RayService of a registered model", "k8s")
-    service.add_argument("name", help="NAME, NAME@ALIAS or NAME:VERSION")
-    service.add_argument("--spec", metavar="SPEC", help="where it runs (default: its run's spec)")
+    service.add_argument("name", metavar="NAME", help="NAME, NAME@ALIAS or NAME:VERSION")
+    service.add_argument("--spec", metavar="SPEC", help="where and how it runs (default: its run's spec)")
     service.add_argument("--tracking", metavar="URI", help="MLflow's URI (default: the home's)")
     for what, parser in (("job", job), ("cluster", cluster), ("cron", cron), ("service", service)):
         parser.set_defaults(function="k8s", what=what)
@@ -98,13 +102,18 @@ def _add_k8s(group: Any, verb: AddVerb) -> None:
         _add_output(parser)
 
 
+def _add_spec(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("spec", metavar="SPEC", help="the spec file, like fraud/raymill.yaml")
+
+
 def _add_set(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="A.B=C",
                         help="override a key of the spec (repeatable)")
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--output", metavar="FILE", help="write it there (default: stdout)")
+    parser.add_argument("--output", metavar="FILE",
+                        help="write it there, also with --json (default: stdout)")
 
 
 def _count(text: str) -> int:

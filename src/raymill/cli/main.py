@@ -48,11 +48,11 @@ def _spec_verb(verbs: Any, name: str, help_: str, module: str) -> argparse.Argum
     return parser
 
 
-def _add_set(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--set", dest="overrides", action="append", default=[], metavar="A.B=C",
-        help="override a key of the spec (repeatable)",
-    )
+def _add_set(
+    parser: argparse.ArgumentParser, help_: str = "override a key of the spec (repeatable)"
+) -> None:
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="A.B=C",
+                        help=help_)
 
 
 def _verb(verbs: Any, name: str, help_: str, module: str) -> argparse.ArgumentParser:
@@ -85,17 +85,20 @@ def _add_project_verbs(verbs: Any) -> None:
     init.add_argument("--data", required=True, action="append", metavar="PATH",
                       help="file, glob, folder or s3:// URI (repeatable)")
     init.add_argument("--target", required=True, metavar="COLUMN", help="what is predicted")
-    init.add_argument("--test", action="append", metavar="PATH", help="a separate test set")
+    init.add_argument("--test", action="append", metavar="PATH",
+                      help="a separate test set (repeatable)")
     init.add_argument("--time", metavar="COLUMN", help="the rows' time: splits go by it")
     init.add_argument("--group", metavar="COLUMN", help="rows of a group stay together")
     init.add_argument("--drop", action="append", default=[], metavar="COLUMN",
                       help="leave a column out (repeatable)")
-    init.add_argument("--force", action="store_true", help="overwrite an existing spec")
+    init.add_argument("--force", action="store_true", help="overwrite an existing spec and contract")
     check = _spec_verb(verbs, "check", "show every error of spec, contract and data", "check")
     check.add_argument("--train", action="store_true",
                        help="check the model too, on a sample of the data: shapes, gradients, seeds, "
                             "saving, whether it learns, two short trainings")
-    _spec_verb(verbs, "run", "data, search, train, evaluate, gate, register, report", "run")
+    run = _spec_verb(verbs, "run", "data, search, train, evaluate, gate, register, report", "run")
+    run.epilog = ("A model that passes its gates becomes the champion, unless tracking.promote is "
+                  "manual. A running service does not follow: raymill promote NAME VERSION.")
     train = _spec_verb(verbs, "train", "train the spec's own model, without a search", "run")
     train.add_argument("--profile", action="store_true",
                        help="time some steps first: where a step's time goes, and what to change")
@@ -104,39 +107,47 @@ def _add_project_verbs(verbs: Any) -> None:
     evaluate.add_argument("--model", metavar="NAME[@ALIAS|:VERSION]",
                           help="a registered model (default: the spec's name @champion)")
     runs = _verb(verbs, "runs", "list the runs", "models")
-    runs.add_argument("name", nargs="?", help="only the runs of this project")
+    runs.add_argument("name", nargs="?", metavar="NAME", help="only the runs of this project")
     schema = _verb(verbs, "schema", "print the JSON Schema of the spec, for editors", "check")
     schema.set_defaults(json=True)
 
 
 def _add_model_verbs(verbs: Any) -> None:
     models = _verb(verbs, "models", "list model versions: aliases, metrics, who serves", "models")
-    models.add_argument("name", nargs="?", help="only this model")
+    models.add_argument("name", nargs="?", metavar="NAME", help="only this model")
     promote = _verb(verbs, "promote", "make a version the champion", "models")
-    promote.add_argument("name")
-    promote.add_argument("version", type=int)
+    promote.epilog = ("A running service follows at once, or refuses the version and the champion "
+                      "stays. A rollout of that version ends as completed.")
+    promote.add_argument("name", metavar="NAME", help="the model's name")
+    promote.add_argument("version", type=int, metavar="VERSION", help="its version, like 7")
     promote.add_argument("--reason", default="", help="why, for the audit log")
     rollback = _verb(verbs, "rollback", "make the previous champion the champion again", "models")
-    rollback.add_argument("name")
+    rollback.epilog = ("A running service follows at once. While one of its rollouts is under way, "
+                       "that is ended, and the champion stays.")
+    rollback.add_argument("name", metavar="NAME", help="the model's name")
     promote.add_argument("--accept-contract", action="store_true",
                          help="for a running service: although it refuses rows that the champion takes")
     rollback.add_argument("--reason", default="", help="why, for the audit log")
-    for verb in (models, promote, rollback, verbs.choices["runs"]):
+    for verb in (models, promote, rollback):
         verb.add_argument("--tracking", metavar="URI", help="MLflow's URI (default: the home's)")
-    ui = _verb(verbs, "ui", "open MLflow's own UI on the local store", "models")
-    ui.add_argument("--port", type=int, default=5000)
+    ui = _verb(verbs, "ui", "serve MLflow's own UI on the local store, on 127.0.0.1, until Ctrl-C",
+               "models")
+    ui.add_argument("--port", type=int, default=5000, help="where on 127.0.0.1 (default: 5000)")
 
 
 def _add_serving_verbs(verbs: Any) -> None:
     serve = _verb(verbs, "serve", "serve a model: NAME; or status, stop, keys", "serve")
+    serve.usage = ("raymill serve NAME [--detach] [--set serving.A=B] | status [NAME] [--watch] | "
+                   "stop [NAME] | keys add HOLDER | keys list | keys revoke HOLDER [ID]")
     serve.add_argument("name", metavar="NAME | status | stop | keys",
                        help="NAME, NAME@ALIAS or NAME:VERSION; or what to do with services")
     serve.add_argument("more", nargs="*", metavar="...",
-                       help="status [NAME], stop [NAME], keys add|list|revoke [HOLDER [ID]]")
+                       help="NAME of status or stop (default: all services); of keys: add HOLDER, "
+                       "list, or revoke HOLDER [ID] (without ID its oldest key)")
     serve.add_argument("--detach", action="store_true", help="serve in the background")
     serve.add_argument("--watch", action="store_true", help="for status: live, every second, with rates and latencies")
     serve.add_argument("--tracking", metavar="URI", help="MLflow's URI (default: the home's)")
-    _add_set(serve)
+    _add_set(serve, "override a key of the spec's serving, like serving.port=8001 (repeatable)")
     predict = _verb(verbs, "predict", "ask a served model", "serve")
     predict.add_argument("name", help="the served model's name")
     predict.add_argument("--input", required=True, metavar="FILE",

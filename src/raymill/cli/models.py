@@ -27,7 +27,7 @@ def models_verb(options: argparse.Namespace) -> None:
 
     home = Home.find()
     versions = _registry(options, home).versions(options.name)
-    serving = {(s.name, s.version): s.url for s in status(home.path)}
+    serving = {(s.name, s.version): s.url for s in status(home.path) if s.state == "ready"}
     documents = [
         {**version.to_dict(), "served_at": serving.get((version.name, version.version))}
         for version in versions

@@ -62,10 +62,12 @@ def _show(plan: Any, estimate: Any) -> None:
     cpus, gpus = (sum(node.get(kind, 0) for node in plan.nodes) for kind in ("CPU", "GPU"))
     print(f"{len(plan.nodes)} machine{'' if len(plan.nodes) == 1 else 's'}: {cpus:g} CPUs, "
           f"{gpus:g} GPUs")
-    emit_table("stages", ["stage", "at once", "wait", "cpus each", "gpus each", "memory MB", ""], [
+    emit_table("stages", ["stage", "at once", "later", "cpus each", "gpus each", "memory MB", ""], [
         [s.name, s.at_once, s.waits or "", number(s.cpus, 2), number(s.gpus, 2),
          round(s.memory_mb), s.note] for s in plan.stages
     ])
+    if any(stage.waits for stage in plan.stages):
+        print("later: trials that begin as others end, and replicas that start under load")
     for warning in plan.warnings:
         print(f"warning: {warning}")
     for problem in plan.problems:

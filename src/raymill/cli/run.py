@@ -49,7 +49,7 @@ def _print_run(result: Any) -> None:
     print(f"\n{result.name} version {result.version} @{alias}  run {result.run_id}")
     print(f"report {result.report}")
     if result.champion:
-        print(f"next: raymill serve {result.name} --detach")
+        print(_next(result.name, result.version))
     elif result.passed:
         print(f"next: raymill promote {result.name} {result.version}")
     else:
@@ -57,6 +57,20 @@ def _print_run(result: Any) -> None:
               f"next: the report, and other values in the spec; `raymill serve {result.name}"
               f"@challenger` tries it, `raymill promote {result.name} {result.version}` overrules"
               " the gate")
+
+
+def _next(name: str, version: int) -> str:
+    """What a new champion is good for: a running service does not follow by itself."""
+    from raymill.serving.change import running
+    from raymill.tracking.home import Home
+
+    served = running(Home.find().path, name)
+    if served is None:
+        return f"next: raymill serve {name} --detach"
+    if served.version == version:
+        return f"{name} is served already, at {served.url}"
+    return (f"the service at {served.url} still answers by version {served.version}\n"
+            f"next: raymill promote {name} {version}")
 
 
 def _print_evaluation(evaluation: Any) -> None:
