@@ -71,7 +71,7 @@ class TrainingSpec(Part):
     """How the model is trained.
 
     `batch_size` is global: over all workers. `auto` grows with the data, from 32 to 1024 rows
-    (256 images), and on a GPU as far as it fits. `checkpoint_every` is a number of steps or a
+    (256 with images or texts), and on a GPU as far as it fits. `checkpoint_every` is a number of steps or a
     duration (like 5m) between checkpoints within an epoch; each epoch's end is one anyway, and
     `auto` adds one every 5 minutes. `watchdog` is how long a worker's steps may stop before it is
     restarted; `auto` is 30s, or 20 of its steps if that is longer. A key that would do nothing
