@@ -2,8 +2,8 @@
 
 One-row JSON requests over 32 keep-alive connections, the client on the same machine; the same
 bundle and predictor behind both. Ours is the whole way: HAProxy, Ray Serve, contract, deadline,
-limits, metrics, two replicas where there are CPUs. The peer parses the JSON with FastAPI, predicts
-and answers: no limits, no deadline, one process.
+limits, metrics, two replicas where there are CPUs. The peer parses the JSON with FastAPI, types the
+row by the contract, predicts and answers: no limits, no deadline, one process.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 28 features, MLP 28-256-256-1, two replicas where there are CPUs, the client on the same machine;
 ours with every guard. The peer is what `mlflow models serve` runs: MLflow's own scoring app with
 the same model as a pyfunc, one uvicorn process, asked by `/invocations` with the rows as
-`dataframe_split`. The goal is the issue's: 60,000 rows/s in JSON and 300,000 in Arrow.
+`dataframe_split`. The goal: 60,000 rows/s in JSON and 300,000 in Arrow.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """A search of two objectives, average precision and latency: its front, and its choice by the rule.
 
 The rule: of the trials on the front within 1 % of the best average precision, the fastest. The
-front and the choice are computed anew here from the trials' own values, by comparing every pair.
-`ours` is the chosen model's median latency, the reference that of the most precise trial.
+front and the choice are computed anew here from the trials' own values, by comparing every pair. The
+data is the Adult table, or one made like it where RAYMILL_DATA has none (`data` in the details says
+which). `ours` is the chosen model's median latency, the reference that of the most precise trial.
 """
 
 from __future__ import annotations

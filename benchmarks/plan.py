@@ -25,10 +25,11 @@ from pyarrow import parquet
 from benchmarks.harness import Figure, sized
 
 CASES: dict[str, dict[str, Any]] = {
-    "search of a network": {"tuning.trials": 4, "training.epochs": 6},
+    "search of trees and networks": {"tuning.trials": 4, "training.epochs": 6},
     "search of a line": {"model.family": "linear", "tuning.trials": 6, "training.epochs": 6},
-    "one network": {"tuning.trials": 0, "training.epochs": 12},
-    "two workers": {"tuning.trials": 0, "training.workers": 2, "training.epochs": 6},
+    "one network": {"model.family": "mlp", "tuning.trials": 0, "training.epochs": 12},
+    "two workers": {"model.family": "mlp", "tuning.trials": 0, "training.workers": 2,
+                    "training.epochs": 6},
 }
 ROWS = 40_000
 

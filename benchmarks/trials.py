@@ -2,10 +2,10 @@
 and a TorchTrainer nested in each trial.
 
 All run trials of the same network, epochs and data through the same training loop, without a
-scheduler: serial Optuna one after the other with all CPUs for torch, the others in two slots. The
-plain trainable takes its tensors from `tune.with_parameters`, as Tune's guide says; the nested one
-is Ray's documented way of Train inside Tune, measured on a few trials; ours keeps its workers warm
-and shares the tensors through the object store. Start-up of Ray is in none.
+scheduler: serial Optuna one after the other with two threads of torch, the others in two slots of
+one thread. The plain trainable takes its tensors from `tune.with_parameters`, as Tune's guide says;
+the nested one is Ray's documented way of Train inside Tune, measured on a few trials; ours keeps
+its workers warm and shares the tensors through the object store. Start-up of Ray is in none.
 """
 
 from __future__ import annotations
