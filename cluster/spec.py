@@ -18,9 +18,13 @@ class Machine(Part):
     """What one machine (or pod) has. `type` names it where a cloud wants that: `m6i.2xlarge`."""
 
     cpus: Annotated[float, Field(gt=0)] = 4
+    """CPUs that Ray counts on it."""
     gpus: Annotated[int, Field(ge=0)] = 0
+    """GPUs that Ray counts on it."""
     memory_gb: Annotated[float, Field(gt=0)] = 16
+    """Its memory; a pod requests it, and may not take more."""
     type: str | None = None
+    """The cloud's name of the machine, like m6i.2xlarge; on Kubernetes, of the node."""
 
 
 class HeadNode(Machine):
@@ -34,8 +38,11 @@ class WorkerGroup(Machine):
     """Between `min` and `max` machines of one kind: Ray's autoscaler takes what is asked for."""
 
     name: Label = "worker"
+    """Of the group; each has its own."""
     min: Annotated[int, Field(ge=0)] = 1
+    """Machines that are always there."""
     max: Annotated[int, Field(ge=1)] = 1
+    """Machines at most: above min, Ray's autoscaler starts them for what waits."""
 
     @model_validator(mode="after")
     def _ordered(self) -> WorkerGroup:
@@ -48,9 +55,12 @@ class NodesSpec(Part):
     """The machines of a cluster to be made: a head and groups of workers."""
 
     head: HeadNode = HeadNode()
+    """The machine of the head."""
     workers: Annotated[list[WorkerGroup], Field(min_length=1)] = Field(
         default_factory=lambda: [WorkerGroup()])
-    idle_timeout_s: Annotated[int, Field(ge=10)] = 120  # a worker without work goes after it
+    """Groups of machines of one kind each."""
+    idle_timeout_s: Annotated[int, Field(ge=10)] = 120
+    """A worker above min goes after so many seconds without work."""
 
     @field_validator("workers")
     @classmethod
@@ -68,22 +78,33 @@ class NodesSpec(Part):
 class RedisSpec(Part):
     """A Redis that keeps the cluster's state when the head is lost."""
 
-    address: str  # host:port
-    password_secret: ObjectName  # a Secret whose key `password` holds it
+    address: str
+    """As host:port."""
+    password_secret: ObjectName
+    """The Secret whose key `password` holds the password."""
 
 
 class KubernetesSpec(Part):
     """How the cluster is run by KubeRay. Secrets are named, never held."""
 
     image: str | None = None
+    """Of every pod, with raymill in it: a tag other than latest, or a digest."""
     namespace: ObjectName = "default"
-    operator_namespace: ObjectName = "kuberay-operator"  # may reach the head and the endpoint
-    token_secret: ObjectName = "raymill-token"  # its key `auth_token` is Ray's token
-    secrets: list[ObjectName] = Field(default_factory=list)  # their keys become variables
-    claim: ObjectName | None = None  # a volume that every pod mounts at /state
-    scratch: Annotated[str, Field(pattern=QUANTITY)] = "20Gi"  # of each pod, for Ray's files
+    """Where everything is made."""
+    operator_namespace: ObjectName = "kuberay-operator"
+    """KubeRay's operator's; its pods may reach the head and the endpoint."""
+    token_secret: ObjectName = "raymill-token"
+    """The Secret whose key `auth_token` is Ray's token."""
+    secrets: list[ObjectName] = Field(default_factory=list)
+    """Secrets whose keys become variables of every pod."""
+    claim: ObjectName | None = None
+    """A PersistentVolumeClaim that every pod mounts at /state, as the raymill home."""
+    scratch: Annotated[str, Field(pattern=QUANTITY)] = "20Gi"
+    """Disk of each pod for Ray's files."""
     redis: RedisSpec | None = None
+    """A Redis that keeps the cluster's state when the head is lost."""
     node_selector: dict[str, str] = Field(default_factory=dict)
+    """Labels that a pod's node must have."""
 
     @field_validator("image")
     @classmethod
@@ -99,21 +120,32 @@ class SlurmSpec(Part):
     """How the cluster is run as a batch job of Slurm."""
 
     partition: str | None = None
+    """Of sbatch."""
     account: str | None = None
+    """Of sbatch."""
     time: Annotated[str, Field(pattern=r"^(\d+-)?\d{1,2}:\d{2}:\d{2}$")] = "04:00:00"
-    setup: list[str] = Field(default_factory=list)  # lines before Ray, like `module load cuda`
+    """Limit of the job, as [days-]HH:MM:SS."""
+    setup: list[str] = Field(default_factory=list)
+    """Lines of shell before Ray, like `module load cuda`."""
 
 
 class LauncherSpec(Part):
     """How Ray's own cluster launcher makes the cluster (`ray up`)."""
 
     provider: Literal["aws", "gcp", "local"]
+    """Who makes the machines; local: they are there."""
     region: str | None = None
-    zone: str | None = None  # gcp's availability zone
-    project: str | None = None  # gcp's project
+    """Of aws and gcp."""
+    zone: str | None = None
+    """The availability zone of gcp."""
+    project: str | None = None
+    """The project of gcp."""
     ssh_user: str = "ubuntu"
-    head_ip: str | None = None  # local: machines that you have
+    """Who logs in to the machines."""
+    head_ip: str | None = None
+    """The head, for local."""
     worker_ips: list[str] = Field(default_factory=list)
+    """The other machines, for local."""
 
     @model_validator(mode="after")
     def _complete(self) -> LauncherSpec:
@@ -132,10 +164,18 @@ class ClusterSpec(Part):
     """
 
     address: str = "local"
-    cpus: Annotated[int, Field(ge=1)] | None = None  # local only; None: all
+    """local, auto, or host:port of a cluster that runs."""
+    cpus: Annotated[int, Field(ge=1)] | None = None
+    """CPUs of a local Ray; null: all."""
     gpus: Annotated[int, Field(ge=0)] | None = None
+    """GPUs of a local Ray; null: all."""
     object_store_mb: Annotated[int, Field(ge=80)] | None = None
+    """Of a local Ray; null: Ray's own choice, about 30 % of memory."""
     nodes: NodesSpec = NodesSpec()
+    """Machines of a cluster to be made."""
     kubernetes: KubernetesSpec = KubernetesSpec()
+    """How KubeRay runs it."""
     slurm: SlurmSpec = SlurmSpec()
+    """How Slurm runs it."""
     launcher: LauncherSpec | None = None
+    """How `ray up` makes it."""

@@ -16,15 +16,21 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
 class SplitSpec(Part):
-    """How rows are shared out. `auto` takes time when `data.time` is set, else group when
-    `data.group` is set, else stratified for classes and random for numbers."""
+    """How rows are shared out."""
 
     by: Literal["auto", "random", "stratified", "time", "group"] = "auto"
+    """auto: time where data.time is set, else group where data.group is, else stratified for
+    classes and random for numbers."""
     train: Fraction = 0.7
+    """Share of the rows."""
     validation: Fraction = 0.15
+    """Share of the rows that search and early stopping judge by."""
     test: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    """Share of the rows that only the evaluation sees; 0 with data.test."""
     gap: Duration = "0d"
+    """For splits by time: rows this long after a cut belong to no split."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """Another seed is another split, unless it goes by time."""
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> SplitSpec:
@@ -37,9 +43,12 @@ class SplitSpec(Part):
 class ImageSpec(Part):
     """How images are brought to one shape: `[channels, height, width]` of uint8."""
 
-    height: Annotated[int, Field(ge=4, le=1024)] | None = None  # None: that of the first image
+    height: Annotated[int, Field(ge=4, le=1024)] | None = None
+    """Pixels; null: that of the first image."""
     width: Annotated[int, Field(ge=4, le=1024)] | None = None
+    """Pixels; null: that of the first image."""
     channels: Literal[1, 3] | None = None
+    """1: grey, 3: colour; null: those of the first image."""
 
 
 class DataSpec(Part):
@@ -51,21 +60,37 @@ class DataSpec(Part):
     """
 
     source: str | Paths
+    """The rows: files, globs or folders."""
     target: str
+    """The column that is predicted."""
     validation: str | Paths | None = None
+    """Rows of their own for validation; source is not split for it then."""
     test: str | Paths | None = None
+    """Rows of their own for the test; source is not split for it then."""
     format: Format = "auto"
+    """Of the files; auto goes by their endings."""
     task: Task | None = None
+    """What is predicted; null: told by the target's values."""
     columns: dict[str, Kind] = Field(default_factory=dict)
+    """Kinds by column, where the ones inferred are wrong."""
     drop: list[str] = Field(default_factory=list)
+    """Columns that are left out."""
     time: str | None = None
+    """The column with a row's time: splits go by it, later rows are for the test."""
     group: str | None = None
+    """The column whose equal values stay in one split."""
     key: list[str] = Field(default_factory=list)
+    """Columns that name a row together; no two rows may have the same."""
     split: SplitSpec = SplitSpec()
+    """How rows are shared out."""
     contract: str | None = None
+    """The file that says what a row must look like; null: inferred at every run."""
     on_violation: Literal["fail", "quarantine"] = "fail"
+    """What a row that breaks the contract does: end the run, or be set aside with reasons."""
     max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Of the rows, how many may be set aside; more end the run."""
     image: ImageSpec = ImageSpec()
+    """How images are brought to one shape."""
 
     @model_validator(mode="after")
     def _consistent(self) -> DataSpec:

@@ -19,7 +19,9 @@ class CostSpec(Part):
     """What a wrong answer costs, in the user's unit, per row."""
 
     false_positive: Annotated[float, Field(ge=0)]
+    """Of a yes that should be a no."""
     false_negative: Annotated[float, Field(ge=0)]
+    """Of a no that should be a yes."""
 
     @model_validator(mode="after")
     def _something_costs(self) -> CostSpec:
@@ -33,8 +35,11 @@ class ThresholdSpec(Part):
     validation, or the one with the best F1 or accuracy there."""
 
     cost: CostSpec | None = None
+    """The cut that costs least on validation."""
     fixed: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """This cut."""
     best: Literal["f1", "accuracy", "balanced_accuracy"] | None = None
+    """The cut with the best value of this metric on validation."""
 
     @model_validator(mode="after")
     def _one_rule(self) -> ThresholdSpec:
@@ -47,12 +52,19 @@ class ObjectiveSpec(Part):
     """`metric` is what the search improves (None: roc_auc, accuracy or rmse by task)."""
 
     metric: str | None = None
+    """What search, early stopping and `beats` gates go by."""
     threshold: ThresholdSpec = ThresholdSpec()
-    positive: str | None = None  # the class a binary model finds (None: the rarer one)
+    """Where a probability becomes a yes (0.5 if nothing is said)."""
+    positive: str | None = None
+    """The class a binary model finds; null: the rarer one."""
     gates: list[str] = Field(default_factory=lambda: ["beats: baseline"])
+    """What a model must pass to become champion: `metric >= x`, `beats: RIVAL`."""
     baselines: list[Baseline] = Field(default_factory=lambda: list(BASELINES))
+    """Simple models that are measured beside it on the same test rows."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """Of the intervals in the report."""
     bootstrap: Annotated[int, Field(ge=100, le=100_000)] = 1000
+    """Resamples of the test rows for them."""
 
     @field_validator("metric")
     @classmethod

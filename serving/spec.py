@@ -20,11 +20,17 @@ class ReplicasSpec(Part):
     """
 
     min: Annotated[int, Field(ge=0)] = 1
+    """At least so many; 0: none while nobody asks."""
     max: Annotated[int, Field(ge=1)] = 4
+    """At most so many (and no more than the machine has CPUs for)."""
     target_ongoing: Annotated[float, Field(gt=0)] = 16
+    """Requests that each replica is to have at once."""
     target_p99_ms: Annotated[float, Field(gt=0, le=600_000)] | None = None
+    """Instead: 99 % of the requests take at most so long in their replica."""
     upscale_delay: Duration = "2s"
+    """How long the wish for more must hold."""
     downscale_delay: Duration = "30s"
+    """How long the wish for fewer must hold."""
 
     @model_validator(mode="after")
     def _ordered(self) -> ReplicasSpec:
@@ -37,28 +43,31 @@ class TlsSpec(Part):
     """PEM files of the certificate, with its chain, and of its private key."""
 
     cert: str
+    """The certificate, with its chain."""
     key: str
+    """Its private key, without a passphrase."""
 
 
 class RateSpec(Part):
-    """Requests a second that each holder of an API key may make, and how many at once."""
+    """How often each holder of an API key may ask."""
 
     per_s: Annotated[float, Field(gt=0, le=1e6)]
+    """Requests a second of each holder of a key."""
     burst: Annotated[int, Field(ge=1, le=1_000_000)] = 10
+    """How many of them at once."""
 
 
 class LogSpec(Part):
-    """What is kept of the answers, below `predictions/` of the home.
-
-    `inputs` is the share of requests whose rows are kept too; columns that the contract calls
-    sensitive are then hashed or left out. What is older than `keep` goes, and the oldest beyond
-    `max_gb`.
-    """
+    """What is kept of the answers, below `predictions/` of the home."""
 
     inputs: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Share of the requests whose rows are kept too."""
     sensitive: Literal["hash", "drop"] = "hash"
+    """What becomes of columns that the contract calls sensitive."""
     keep: Duration = "30d"
+    """Files of older days are removed, and labels that came on older days."""
     max_gb: Annotated[float, Field(gt=0, le=100_000)] = 5
+    """Of finished files, beyond which the oldest go; labels have as much again."""
 
 
 class ServingSpec(Part):
@@ -69,24 +78,41 @@ class ServingSpec(Part):
     """
 
     host: str = "127.0.0.1"
+    """An IPv4 address or localhost; beyond loopback it needs keys."""
     port: Annotated[int, Field(ge=1024, le=65535)] = 8000
-    # gRPC's own port, on loopback only; None: no gRPC
+    """Of the endpoint."""
     grpc_port: Annotated[int, Field(ge=1024, le=65535)] | None = None
+    """gRPC's own port, on loopback only; null: no gRPC."""
     keys: bool = False
+    """Whether requests need an API key, all but those for health."""
     tls: TlsSpec | None = None
+    """PEM files; null: plain HTTP."""
     rate: RateSpec | None = None
+    """How often each holder of a key may ask, over all replicas; null: as often as they like."""
     replicas: ReplicasSpec = ReplicasSpec()
-    access_log: bool = False  # a JSON line for each answer, below services/access of the home
-    log: LogSpec | None = LogSpec()  # None: answers leave no trace, and labels are not taken
+    """How many processes answer."""
+    access_log: bool = False
+    """A JSON line for each answer, below services/access of the home."""
+    log: LogSpec | None = LogSpec()
+    """The prediction log; null: answers leave no trace, and labels are not taken."""
     cpus_per_replica: Annotated[float, Field(gt=0)] = 0.5
+    """CPUs that Ray counts for a replica."""
     gpus_per_replica: Annotated[float, Field(ge=0)] = 0
+    """GPUs, or a share of one; 0: it computes on the CPU."""
     threads: Annotated[int, Field(ge=1)] = 1
+    """Of torch in a replica."""
     deadline_ms: Annotated[int, Field(ge=1, le=600_000)] = 10_000
-    max_batch_rows: Annotated[int, Field(ge=1)] = 1024  # rows of one forward pass
-    max_rows: Annotated[int, Field(ge=1)] = 10_000  # rows of one request
+    """A request that takes longer gets 504."""
+    max_batch_rows: Annotated[int, Field(ge=1)] = 1024
+    """Rows of one forward pass, in which waiting requests are joined."""
+    max_rows: Annotated[int, Field(ge=1)] = 10_000
+    """Rows of one request; more get 422."""
     max_body_mb: Annotated[float, Field(gt=0, le=1024)] = 8
-    max_waiting: Annotated[int, Field(ge=1)] = 256  # requests a replica holds before it says 429
+    """Of one request; more gets 413."""
+    max_waiting: Annotated[int, Field(ge=1)] = 256
+    """Requests a replica holds before it says 429."""
     max_connections: Annotated[int, Field(ge=16, le=100_000)] = 4096
+    """Of the endpoint; more wait to be taken."""
 
     @model_validator(mode="after")
     def _reachable(self) -> ServingSpec:

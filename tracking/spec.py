@@ -17,9 +17,13 @@ class TrackingSpec(Part):
     """
 
     uri: str | None = None
-    experiment: Annotated[str, Field(min_length=1)] | None = None  # None: the spec's name
+    """MLflow's: sqlite:///, postgresql://, mysql:// or http(s)://; null: SQLite in the home."""
+    experiment: Annotated[str, Field(min_length=1)] | None = None
+    """MLflow's experiment; null: the spec's name."""
     system_metrics: bool = False
-    promote: Literal["auto", "manual"] = "auto"  # auto: a model that passes becomes champion
+    """Whether the driver's machine is watched."""
+    promote: Literal["auto", "manual"] = "auto"
+    """auto: a model that passes its gates becomes champion; manual: only you promote."""
 
     @field_validator("uri")
     @classmethod

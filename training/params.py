@@ -24,28 +24,41 @@ class _NumberParams(Part):
     with `frequency_scale`), or a place in `frequencies` quantile bins."""
 
     numeric_embedding: Literal["none", "periodic", "piecewise"] = "periodic"
+    """Numbers as they are, as sines of learnt frequencies, or as places in bins."""
     frequencies: Annotated[int, Field(ge=1, le=256)] = 24
+    """How many sines, or bins."""
     frequency_scale: Annotated[float, Field(gt=0, le=10)] = 1.0
+    """Of the sines' first frequencies: higher tells nearer numbers apart."""
 
 
 class MLPParams(_NumberParams):
     """Residual-free multilayer perceptron with embeddings for categories and numbers."""
 
     width: Width = 256
+    """Units of each layer."""
     depth: Annotated[int, Field(ge=1, le=32)] = 3
+    """Hidden layers."""
     dropout: Dropout = 0.3
+    """Share of units that training hides."""
     embedding: Embedding = 16
+    """Length of a number's and of a category's vector."""
 
 
 class ResNetParams(_NumberParams):
     """Residual blocks over embedded numbers and categories."""
 
     width: Width = 192
+    """Units between the blocks."""
     blocks: Blocks = 2
+    """Residual blocks."""
     hidden_factor: Annotated[float, Field(gt=0, le=16)] = 2.0
+    """Units within a block, as a multiple of width."""
     dropout: Dropout = 0.3
+    """Share of units within a block that training hides."""
     residual_dropout: Dropout = 0.0
+    """Share of a block's output that training hides."""
     embedding: Embedding = 16
+    """Length of a number's and of a category's vector."""
 
 
 def _check_heads(width: int, heads: int) -> None:
@@ -58,11 +71,17 @@ class FTTransformerParams(_NumberParams):
     """A transformer whose tokens are the columns; `width` is a multiple of `heads`."""
 
     width: Width = 64
+    """Length of a column's vector."""
     blocks: Blocks = 2
+    """Layers of attention."""
     heads: Annotated[int, Field(ge=1, le=256)] = 8
+    """Of the attention; width is a multiple of it."""
     hidden_factor: Annotated[float, Field(gt=0, le=16)] = 1.333
+    """Units of a block's feed-forward part, as a multiple of width."""
     attention_dropout: Dropout = 0.2
+    """Share of attention that training hides."""
     dropout: Dropout = 0.1
+    """Share of a feed-forward part's units that training hides."""
 
     @model_validator(mode="after")
     def _heads_share_the_width(self) -> Self:
@@ -74,23 +93,31 @@ class _ImageParams(Part):
     """What image networks share; `flip` and `crop` change images at random while training."""
 
     dropout: Dropout = 0.2
-    flip: bool = False  # mirrored left to right at even odds: not for letters and digits
-    crop: Annotated[int, Field(ge=0, le=64)] = 0  # shifted by up to so many pixels each way
+    """Share of units before the last layer that training hides."""
+    flip: bool = False
+    """Mirrored left to right at even odds: not for letters and digits."""
+    crop: Annotated[int, Field(ge=0, le=64)] = 0
+    """Shifted by up to so many pixels each way."""
 
 
 class CNNParams(_ImageParams):
     """Convolution blocks (3x3 conv, batch norm, ReLU, pooling) and a linear head."""
 
     channels: Channels = 32
+    """Of the first block; each next one has twice as many."""
     blocks: Annotated[int, Field(ge=1, le=8)] = 3
+    """Convolution blocks; each halves the image while its sides have 4 pixels."""
 
 
 class ImageResNetParams(_ImageParams):
     """Stages that halve the image and double the channels, with residual blocks."""
 
     channels: Channels = 16
+    """Of the first convolution; each stage has twice as many as before."""
     stages: Annotated[int, Field(ge=1, le=8)] = 2
+    """Each halves the image while its sides have 4 pixels, and doubles the channels."""
     blocks: Annotated[int, Field(ge=1, le=32)] = 1
+    """Residual blocks of each stage."""
 
 
 class TextParams(Part):
@@ -98,13 +125,21 @@ class TextParams(Part):
     and the row's other columns; `width` is a multiple of `heads`."""
 
     encoder: Literal["convolution", "transformer", "none"] = "convolution"
+    """What reads the words in their order; none: their mean and maximum."""
     width: Width = 96
+    """Length of a word's vector."""
     blocks: Blocks = 1
-    heads: Annotated[int, Field(ge=1, le=256)] = 4  # of the transformer
-    word_dropout: Dropout = 0.1  # share of words that training hides
+    """Layers of the encoder."""
+    heads: Annotated[int, Field(ge=1, le=256)] = 4
+    """Of the transformer; width is a multiple of it."""
+    word_dropout: Dropout = 0.1
+    """Share of words that training takes for unknown."""
     dropout: Dropout = 0.3
+    """Share of units that training hides."""
     hidden: Width = 128
-    embedding: Embedding = 16  # of the row's categories
+    """Units of the network over texts and columns."""
+    embedding: Embedding = 16
+    """Length of a category's vector."""
 
     @model_validator(mode="after")
     def _heads_share_the_width(self) -> Self:
@@ -116,15 +151,25 @@ class GBDTParams(Part):
     """LightGBM: `rounds` of boosting, shared out evenly over `training.epochs`."""
 
     rounds: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    """Of boosting, at most: a tree each, or one for each of several classes."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.05
+    """What each tree adds counts for so much."""
     leaves: Annotated[int, Field(ge=2, le=4096)] = 31
-    depth: Annotated[int, Field(ge=1, le=64)] | None = None  # None: the leaves alone bound it
-    min_rows: Annotated[int, Field(ge=1)] = 20  # of a leaf
-    feature_fraction: Annotated[float, Field(gt=0, le=1)] = 0.5  # drawn for each tree
-    row_fraction: Annotated[float, Field(gt=0, le=1)] = 0.9  # drawn for each tree
+    """Of a tree, at most."""
+    depth: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Of a tree, at most; null: the leaves alone bound it."""
+    min_rows: Annotated[int, Field(ge=1)] = 20
+    """Of a leaf, at least."""
+    feature_fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of columns drawn for each tree."""
+    row_fraction: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Share of rows drawn for each tree."""
     l1: Annotated[float, Field(ge=0)] = 0.0
+    """Penalty on leaves' absolute values."""
     l2: Annotated[float, Field(ge=0)] = 1.0
-    bins: Annotated[int, Field(ge=2, le=65_535)] = 255  # of a number
+    """Penalty on leaves' squares."""
+    bins: Annotated[int, Field(ge=2, le=65_535)] = 255
+    """Values that a number is told apart by, at most."""
 
 
 FAMILY_PARAMS: dict[str, type[Part]] = {

@@ -24,6 +24,7 @@ class ModelSpec(Part):
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
     family: str = "auto"
+    """auto, a family's name, or package.module:factory."""
 
     @model_validator(mode="after")
     def _known(self) -> ModelSpec:
@@ -58,7 +59,9 @@ class Workers(Part):
     """A range: as many workers as the cluster has room for, more or fewer while the run goes on."""
 
     min: Annotated[int, Field(ge=1, le=4096)] = 1
+    """The fewest that it trains with."""
     max: Annotated[int, Field(ge=1, le=4096)]
+    """The most."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Workers:
@@ -68,49 +71,79 @@ class Workers(Part):
 
 
 class TrainingSpec(Part):
-    """How the model is trained.
-
-    `batch_size` is global: over all workers. `auto` grows with the data, from 32 to 1024 rows
-    (256 with images or texts), and on a GPU as far as it fits. `checkpoint_every` is a number of steps or a
-    duration (like 5m) between checkpoints within an epoch; each epoch's end is one anyway, and
-    `auto` adds one every 5 minutes. `watchdog` is how long a worker's steps may stop before it is
-    restarted; `auto` is 30s, or 20 of its steps if that is longer. A key that would do nothing
-    beside the others is refused.
-    """
+    """How the model is trained. A key that would do nothing beside the others is refused."""
 
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 20
+    """Passes over the training rows, at most."""
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    accumulate: Annotated[int, Field(ge=1, le=4096)] = 1  # parts that a batch is computed in
+    """Rows of a step, over all workers; auto grows with the data, from 32 to 1024 (256 with images
+    or texts), and on a GPU as far as it fits."""
+    accumulate: Annotated[int, Field(ge=1, le=4096)] = 1
+    """Parts that a batch is computed in: the same step with less memory."""
     optimizer: Literal["adamw", "sgd", "muon"] = "adamw"
+    """muon is for matrices, with AdamW for the rest."""
     lr: Annotated[float, Field(gt=0, le=10)] = 2e-3
+    """The learning rate, at its highest."""
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 1e-2
-    momentum: Annotated[float, Field(ge=0, lt=1)] | None = None  # None: 0.9 for sgd, 0.95 for muon
-    nesterov: bool | None = None  # None: for muon only
+    """Of matrices and kernels; biases and scales do not decay."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Of sgd and muon; null: 0.9 for sgd, 0.95 for muon."""
+    nesterov: bool | None = None
+    """Of sgd and muon; null: for muon only."""
     schedule: Literal["constant", "linear", "cosine", "one_cycle", "plateau"] = "cosine"
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.3  # share of all steps
+    """How the learning rate goes after the warmup."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """Share of all steps in which the learning rate rises."""
     clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    """The norm that gradients are cut to; null: as they are."""
     loss: Literal["auto", "cross_entropy", "focal", "mse", "mae", "huber", "quantile"] = "auto"
+    """auto: cross_entropy for classes, mse for numbers."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    focal_gamma: Annotated[float, Field(ge=0, le=10)] | None = None  # None: 2
-    huber_delta: Annotated[float, Field(gt=0)] | None = None  # None: 1 standard deviation
-    quantile: Annotated[float, Field(gt=0, lt=1)] | None = None  # None: 0.5
+    """Of cross_entropy: the share of a label that all classes get."""
+    focal_gamma: Annotated[float, Field(ge=0, le=10)] | None = None
+    """Of focal; null: 2."""
+    huber_delta: Annotated[float, Field(gt=0)] | None = None
+    """Of huber, in standard deviations of the target; null: 1."""
+    quantile: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Of the loss quantile; null: 0.5."""
     class_weights: Literal["none", "balanced"] | dict[str, float] = "none"
+    """balanced, or a weight a class by its name."""
     resample: Literal["none", "balanced"] = "none"
-    prior_correction: bool | None = None  # None: where rows are resampled
-    ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # decay of the weights' average
-    patience: Annotated[int, Field(ge=1)] | None = 6  # epochs without a better validation metric
+    """balanced: an epoch takes every class alike often."""
+    prior_correction: bool | None = None
+    """Whether probabilities are brought back to the classes' own frequencies; null: where rows are
+    resampled."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay of an average of the weights, which is what is kept; null: none."""
+    patience: Annotated[int, Field(ge=1)] | None = 6
+    """Epochs without a better validation metric that end it; null: all epochs."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    compile: bool = False  # torch.compile, where it works
+    """auto: bf16 on a GPU that computes in it, else fp32."""
+    compile: bool = False
+    """torch.compile, where it works."""
     workers: Annotated[int, Field(ge=1, le=4096)] | Workers = 1
+    """Processes that train together, or a range like {min: 1, max: 8}."""
     strategy: Literal["ddp", "fsdp"] = "ddp"
-    cpus_per_worker: Annotated[float, Field(gt=0)] | None = None  # None: an equal share
+    """ddp: a copy of the model on each worker; fsdp: a part of it."""
+    cpus_per_worker: Annotated[float, Field(gt=0)] | None = None
+    """null: an equal share of the cluster's."""
     gpu: Literal["auto", "never", "require"] = "auto"
-    guard_every: Annotated[int, Field(ge=1)] | None = 100  # steps between looks at all workers
+    """auto: one for each worker, or none where there are too few; never: CPUs; require: too few
+    are refused."""
+    guard_every: Annotated[int, Field(ge=1)] | None = 100
+    """Steps between looks at whether all workers are alike; null: never."""
     max_failures: Annotated[int, Field(ge=0)] = 3
+    """How often workers may be lost and replaced."""
     checkpoint_every: Literal["auto"] | Annotated[int, Field(ge=1)] | Duration = "auto"
+    """Steps, or a duration like 5m, between checkpoints within an epoch; each epoch's end is one
+    anyway, and auto adds one every 5 minutes."""
     watchdog: Literal["auto", "off"] | Duration = "auto"
+    """How long a worker's steps may stop before it is restarted; auto: 30s, or 20 of its steps if
+    that is longer."""
     seed: Annotated[int, Field(ge=0)] = 0
-    loop: str | None = None  # the user's own package.module:loop
+    """Of the first weights, the rows' order, and dropout."""
+    loop: str | None = None
+    """A training loop of your own, package.module:loop."""
 
     @property
     def changed(self) -> frozenset[str]:

@@ -36,7 +36,9 @@ class Goal(Part):
     """One objective: a validation metric, or what is measured of a trial's model."""
 
     metric: Name
-    direction: Literal["maximize", "minimize"] | None = None  # None: the metric's own
+    """A validation metric, p50_latency_ms, p99_latency_ms, model_mb or train_seconds."""
+    direction: Literal["maximize", "minimize"] | None = None
+    """null: the metric's own."""
 
     @model_validator(mode="after")
     def _its_own_direction(self) -> Goal:

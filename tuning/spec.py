@@ -60,10 +60,15 @@ class Dimension(Part):
     choice: Annotated[
         Annotated[Options, Tag("list")] | Annotated[Branches, Tag("dict")], Discriminator(_form)
     ] | None = None
+    """A list of options, or a mapping of options to what is searched below each."""
     low: int | float | None = None
+    """The least value."""
     high: int | float | None = None
+    """The greatest value."""
     log: bool = False
+    """Drawn evenly in the logarithm."""
     step: int | float | None = None
+    """Only values that are so many steps above low."""
 
     @model_validator(mode="after")
     def _well_formed(self) -> Dimension:
@@ -146,30 +151,32 @@ def _storage_text(text: str) -> str:
 
 
 class BudgetSpec(Part):
-    """Where the search stops, whichever comes first; `tuning.trials` counts too.
-
-    `cpu_hours` and `gpu_hours` count what the trials hold while they run. `target` is a value of
-    the metric that is good enough, `plateau` a number of finished trials without a better one.
-    """
+    """Where the search stops, whichever comes first; `tuning.trials` counts too."""
 
     wall: Duration | None = None
+    """Time of the search, over all calls."""
     cpu_hours: Annotated[float, Field(gt=0)] | None = None
+    """CPUs that trials hold, times hours."""
     gpu_hours: Annotated[float, Field(gt=0)] | None = None
+    """GPUs that trials hold, times hours."""
     target: float | None = None
+    """A value of the metric that is good enough."""
     plateau: Annotated[int, Field(ge=1)] | None = None
+    """Finished trials without a better one."""
 
 
 class TrialResources(Part):
-    """What one trial holds.
-
-    `cpu` and `gpu` (one, or a share of one) are of each of its `workers`; `gpu` left out: one
-    where the cluster has any and training allows. `data_cpu` is kept free of trials, for loops that use Ray Data themselves.
-    """
+    """What one trial holds."""
 
     workers: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Processes that train one trial together."""
     cpu: Annotated[float, Field(gt=0)] = 1
+    """CPUs of each worker."""
     gpu: Annotated[float, Field(ge=0)] | None = None
+    """GPUs of each worker: one, or a share of one; null: one where there is any and training
+    allows."""
     data_cpu: Annotated[float, Field(ge=0)] = 0
+    """CPUs kept free of trials, for loops that use Ray Data themselves."""
 
     @model_validator(mode="after")
     def _a_gpu_a_worker(self) -> TrialResources:
@@ -184,38 +191,51 @@ Scheduler = Literal["auto", "asha", "hyperband", "median", "pbt", "none"]
 
 
 class TuningSpec(Part):
-    """How hyperparameters are searched; `trials: 0` trains the spec's own values.
-
-    `scheduler: auto` is asha for one objective and none for several, where a trial that looks poor
-    on one may be the best on another.
-
-    The winner is trained with all of `training.workers`: from `scratch`, or beginning with its own
-    weights (`checkpoint`); `none` takes these as they are. `ensemble` averages the predictions of
-    that many of the best trials, where this is better on validation than the best alone.
-    """
+    """How hyperparameters are searched."""
 
     trials: Annotated[int, Field(ge=0, le=100_000)] = 8
+    """In all; 0 trains the spec's own values."""
     budget: BudgetSpec = BudgetSpec()
+    """What ends the search early."""
     sampler: Sampler = "tpe"
+    """Who draws the parameters."""
     scheduler: Scheduler = "auto"
+    """Who stops trials that fall behind; auto: asha for one objective, none for several."""
     grace_epochs: Annotated[int, Field(ge=1)] = 3
+    """Epochs before a trial may be stopped."""
     reduction_factor: Annotated[float, Field(gt=1)] = 3
-    population: Annotated[int, Field(ge=2)] | None = None  # of pbt; None: 4 to 16, by trials
+    """One trial in so many goes on at each comparison of asha and hyperband."""
+    population: Annotated[int, Field(ge=2)] | None = None
+    """Of pbt; null: 4 to 16, by trials."""
     objectives: Annotated[
         list[Annotated[Goal, BeforeValidator(as_goal)]], Field(max_length=4)
-    ] = Field(default_factory=list)  # empty: objective.metric
+    ] = Field(default_factory=list)
+    """Up to four; empty: objective.metric."""
     constraints: list[Annotated[str, AfterValidator(limit_text)]] = Field(default_factory=list)
-    choose: Annotated[str, AfterValidator(rule_text)] | None = None  # None: knee of several
+    """Like `p99_latency_ms <= 5`: who breaks one can't win."""
+    choose: Annotated[str, AfterValidator(rule_text)] | None = None
+    """Who wins of several objectives: knee, best:NAME or within:NAME:TOLERANCE; null: knee."""
     resources: TrialResources = TrialResources()
-    concurrency: Annotated[int, Field(ge=1)] | None = None  # None: what the resources allow
+    """What one trial holds."""
+    concurrency: Annotated[int, Field(ge=1)] | None = None
+    """Trials at once; null: what the resources allow."""
     max_failures: Annotated[int, Field(ge=0)] = 1
+    """How often a trial that lost its process, or hung, goes on."""
     storage: Annotated[str, AfterValidator(_storage_text)] = "journal"
-    warm_start: str = "none"  # previous, none, or the name of a study
-    points: list[dict[str, Any]] = Field(default_factory=list)  # tried first
+    """Of Optuna's study: journal, sqlite or postgresql://user@host/database."""
+    warm_start: str = "none"
+    """none, previous, or the name of a study whose trials are brought in."""
+    points: list[dict[str, Any]] = Field(default_factory=list)
+    """Parameters that are tried first."""
     refit: Literal["scratch", "checkpoint", "none"] = "scratch"
+    """How the winner is trained with all of training.workers: anew, or beginning with its own
+    weights; none takes these as they are."""
     ensemble: Annotated[int, Field(ge=2, le=32)] | None = None
+    """Average so many of the best trials, where that is better; null: no."""
     seed: Annotated[int, Field(ge=0)] = 0
-    space: dict[str, Dimension] = Field(default_factory=dict)  # empty: the family's own
+    """Of the sampler."""
+    space: dict[str, Dimension] = Field(default_factory=dict)
+    """What is searched, by dotted field; empty: the family's own."""
 
     @property
     def kept(self) -> int:

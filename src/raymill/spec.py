@@ -30,6 +30,8 @@ from raymill.tuning.fields import check_points, check_space
 from raymill.tuning.spec import TuningSpec
 from raymill.yamls import Loader, Marks, Place, problems, read_yaml, walk
 
+from .descriptions import below, describe
+
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 VERBS = ("status", "stop", "keys", "pause", "resume", "abort")  # stand where a name may
 CURE = "Three keys suffice: name, data.source, data.target; raymill init writes them for you."
@@ -39,14 +41,23 @@ class Spec(Part):
     """A project: what to learn from which data, how, and where to serve it."""
 
     name: str
+    """Of the project and its model: letters, digits, '.', '_' and '-'."""
     data: DataSpec
+    """Where the rows are."""
     objective: ObjectiveSpec = ObjectiveSpec()
+    """What a good model is."""
     model: ModelSpec = ModelSpec()
+    """What is trained."""
     training: TrainingSpec = TrainingSpec()
+    """How it is trained."""
     tuning: TuningSpec = TuningSpec()
+    """How its parameters are searched."""
     serving: ServingSpec = ServingSpec()
+    """How it answers."""
     cluster: ClusterSpec = ClusterSpec()
+    """Where all of it runs."""
     tracking: TrackingSpec = TrackingSpec()
+    """Where runs and models are recorded."""
     _base: Path | None = PrivateAttr(default=None)
 
     @property
@@ -186,14 +197,17 @@ def dump_yaml(spec: Spec) -> str:
 def json_schema() -> dict[str, Any]:
     """JSON Schema of the spec, for editors; each family's parameters are listed under `model`."""
     schema = Spec.model_json_schema()
+    for name, part in below(Spec).items():
+        describe((schema if part is Spec else schema["$defs"][name])["properties"], part)
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "raymill spec"
     families = {}
     for family, params in FAMILY_PARAMS.items():
-        part = params.model_json_schema()
+        properties = params.model_json_schema().get("properties", {})
+        describe(properties, params)
         families[family] = {
             "if": {"properties": {"family": {"const": family}}, "required": ["family"]},
-            "then": {"properties": part.get("properties", {})},
+            "then": {"properties": properties},
         }
     schema["$defs"]["ModelSpec"]["allOf"] = list(families.values())
     return schema

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from raymill.cluster.spec import HeadNode, Machine
+from raymill.descriptions import below, texts
 from raymill.errors import SpecError
 from raymill.spec import Spec, dump_yaml, json_schema, load_spec, spec_from
+from raymill.training.spec import ModelSpec, Workers
 
 THREE = {"name": "toy", "data": {"source": "x.csv", "target": "y"}}
 
@@ -175,3 +178,22 @@ def test_the_schema_is_json_and_knows_every_part() -> None:
     schema = json.loads(json.dumps(json_schema()))
     assert set(schema["properties"]) == set(Spec.model_fields)
     assert "width" in json.dumps(schema["$defs"]["ModelSpec"])
+
+
+def test_every_field_of_the_schema_says_what_it_is() -> None:
+    schema = json_schema()
+    places = {"": schema["properties"]}
+    places |= {name: part["properties"] for name, part in schema["$defs"].items()
+               if "properties" in part}
+    for family in schema["$defs"]["ModelSpec"]["allOf"]:
+        name = family["if"]["properties"]["family"]["const"]
+        places[name] = family["then"]["properties"]
+    bare = [f"{place}.{name}" for place, fields in places.items() for name, field in fields.items()
+            if not field.get("description")]
+    assert len(places) > 20 and not bare
+
+
+def test_a_field_that_is_stated_anew_keeps_its_description() -> None:
+    assert texts(HeadNode)["cpus"] == texts(Machine)["cpus"] != ""
+    assert "auto, a family's name" in texts(ModelSpec)["family"]
+    assert below(Spec)["Workers"] is Workers
