@@ -37,6 +37,7 @@ _SHAPES: dict[str, str] = {
 }
 _GAP = r"\S+"  # what stands between white space: words, roughly
 _PADDED = r"^\s*[-+]?0\d"  # zip codes and the like: text, whatever the digits
+_OTHERWISE = "kind in the contract, or data.columns without one, can say otherwise"
 _ID_NAME = re.compile(r"(?i)(^|_)(id|uuid|guid|key|index|rownum)$|(?<=[a-z])Id$|^unnamed: ?0$|^$")
 
 
@@ -272,7 +273,7 @@ class _Maker:
         else:
             return "regression"
         self.notes.append(f"{self.spec.target}: {distinct} different values make the task {task}; "
-                          "state data.task where that is wrong")
+                          "where that is wrong, state task in the contract, or data.task without one")
         return task
 
     def _classes(self, look: Look, task: Task) -> list[str]:
@@ -331,12 +332,11 @@ class _Maker:
             return stated, _type_for(stated, type_, name)
         if self._is_free_text(name, look, type_):
             self.notes.append(f"{name}: read as free text ({look.words / look.valid:.0f} words on "
-                              "average); data.columns can say otherwise")
+                              f"average); {_OTHERWISE}")
             return "text", type_
         reason = self._why_ignored(name, look, type_)
         if reason:
-            self.notes.append(f"{name}: not shown to the model ({reason}); "
-                              "data.columns can say otherwise")
+            self.notes.append(f"{name}: not shown to the model ({reason}); {_OTHERWISE}")
             return "ignore", type_
         kinds: dict[Type, Kind] = {
             "int64": "numeric", "float64": "numeric", "bool": "categorical",
