@@ -148,6 +148,19 @@ def test_a_bad_row_is_422_through_the_proxy_too(running: ServiceStatus) -> None:
     assert response.headers["content-type"] == "application/problem+json"
 
 
+def test_what_no_replica_knows_has_no_id_and_what_is_no_http_no_problem_document(
+    running: ServiceStatus
+) -> None:
+    unknown = httpx.get(running.url + "/nothing")
+    assert unknown.status_code == 404 and "x-raymill-id" not in unknown.headers
+    assert unknown.headers["content-type"] == "application/problem+json"
+    with socket.create_connection(("127.0.0.1", int(running.url.rpartition(":")[2]))) as raw:
+        raw.sendall(b"no HTTP at all\r\n\r\n")
+        refused = b"".join(iter(lambda: raw.recv(4096), b""))
+    assert refused.startswith((b"HTTP/1.0 400", b"HTTP/1.1 400"))
+    assert b"<html>" in refused
+
+
 def test_all_of_it_listens_on_loopback(running: ServiceStatus) -> None:
     ours = [p.pid for p in psutil.process_iter() if _mark(p) == running.folder]
     sockets = [c for c in psutil.net_connections("inet")

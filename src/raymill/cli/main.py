@@ -116,14 +116,15 @@ def _add_model_verbs(verbs: Any) -> None:
     models = _verb(verbs, "models", "list model versions: aliases, metrics, who serves", "models")
     models.add_argument("name", nargs="?", metavar="NAME", help="only this model")
     promote = _verb(verbs, "promote", "make a version the champion", "models")
-    promote.epilog = ("A running service follows at once, or refuses the version and the champion "
-                      "stays. A rollout of that version ends as completed.")
+    promote.epilog = ("A running service follows once it has tried and loaded the version, or "
+                      "refuses it, and the champion stays. A rollout of that version ends as "
+                      "completed.")
     promote.add_argument("name", metavar="NAME", help="the model's name")
     promote.add_argument("version", type=int, metavar="VERSION", help="its version, like 7")
     promote.add_argument("--reason", default="", help="why, for the audit log")
     rollback = _verb(verbs, "rollback", "make the previous champion the champion again", "models")
-    rollback.epilog = ("A running service follows at once. While one of its rollouts is under way, "
-                       "that is ended, and the champion stays.")
+    rollback.epilog = ("A running service follows, before the registry does. While one of its "
+                       "rollouts is under way, that is ended instead, and the champion stays.")
     rollback.add_argument("name", metavar="NAME", help="the model's name")
     promote.add_argument("--accept-contract", action="store_true",
                          help="for a running service: although it refuses rows that the champion takes")
