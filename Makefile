@@ -29,7 +29,7 @@ check: $(STAMP)  ## lint and types
 	$(BIN)/mypy
 
 test: check  ## lint, types, unit and integration tests; ARGS="tests/data -x" for a part
-	$(BIN)/python -m pytest -q -n 3 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: $(STAMP)  ## figures: ours beside the floor or the peer; NAME=ingest for one
 	$(BIN)/python -m benchmarks $(NAME)

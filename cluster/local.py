@@ -142,9 +142,8 @@ def _resources(spec: ClusterSpec) -> dict[str, object]:
         "num_cpus": spec.cpus,
         "num_gpus": spec.gpus,
         "object_store_memory": None if store is None else store * 2**20,
-        "dashboard_host": "127.0.0.1",
-        "include_dashboard": True,  # Serve's config deploys and Tune's clean-up ask it
-        "dashboard_port": free_port(),
+        "include_dashboard": False,  # eight processes that nothing here asks; where Ray looks for
+        "dashboard_port": free_port(),  # it all the same must not be another instance's
         "_node_ip_address": "127.0.0.1",
     }
 

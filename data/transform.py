@@ -8,12 +8,11 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray.data
 from numpy.typing import NDArray
 
 from raymill.errors import DataError, Problem
@@ -23,9 +22,13 @@ from .dates import Dates
 from .images import Shape, decode
 from .schema import InputSchema
 from .spec import ImageSpec, Task
-from .stats import Summaries, summarise
 from .summary import ColumnSummary, Numbers, as_floats
 from .text import Text, starts
+
+if TYPE_CHECKING:
+    import ray.data
+
+    from .stats import Summaries
 
 KNOTS = 256
 BOUND = 5.2  # the normal quantile of 1e-7: no value lies further out
@@ -241,6 +244,8 @@ def _plain(table: pa.Table, name: str) -> pa.Array:
 
 def fit(ds: ray.data.Dataset, contract: Contract, image: ImageSpec | None = None) -> Transform:
     """A transform of the rows of `ds` (conformed, training split only), by parallel aggregation."""
+    from .stats import summarise
+
     return from_summaries(summarise(ds, contract), contract, image)
 
 

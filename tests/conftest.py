@@ -20,25 +20,6 @@ from raymill.cluster.environment import DEFAULTS, ensure_token
 os.environ |= {key: value for key, value in DEFAULTS.items() if key not in os.environ}
 
 
-TESTS = Path(__file__).parent
-START_RAY = {  # in processes of their own; what takes `ray_local` is known by that
-    "cluster/test_jobs.py", "cluster/test_local.py", "road/test_readme.py", "road/test_road.py",
-    "road/test_refusals.py", "road/test_text.py", "serving/test_reach.py", "serving/test_score.py",
-    "serving/test_rollout_service.py", "serving/test_service.py", "tuning/test_kill.py",
-    "tuning/test_resources.py",
-}
-FIRST = {"cluster", "data", "road", "serving"}  # rooms whose tests with Ray take half of the time
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `-n 3`: what starts Ray in two processes, module after module, the rest beside it."""
-    for item in items:
-        module = item.path.relative_to(TESTS)
-        ray = module.as_posix() in START_RAY or "ray_local" in getattr(item, "fixturenames", ())
-        half = "ray-1" if module.parts[0] in FIRST else "ray-2"
-        item.add_marker(pytest.mark.xdist_group(half if ray else module.as_posix()))
-
-
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[str]:
     """A database server of the module's own, on a socket in a folder that another user may enter."""

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raymill.errors import ArtifactError, Problem, RaymillError, UsageError
-from raymill.training.bundle import Bundle
 
 from .audit import Audit
 from .environment import user
@@ -24,6 +23,8 @@ from .store import is_remote, open_store, store_error
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+    from raymill.training.bundle import Bundle
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 DIGEST_TAG, RUN_TAG, METRIC_TAG = "raymill.digest", "raymill.run", "raymill.metric."
@@ -61,6 +62,8 @@ class ModelVersion:
         if self.bundle_path is None:
             raise ArtifactError(f"{self.name}:{self.version} is not on this machine",
                                 cure="Registry.resolve fetches it.")
+        from raymill.training.bundle import Bundle
+
         return Bundle.open(self.bundle_path, self.digest)
 
     def to_dict(self) -> dict[str, Any]:
@@ -307,6 +310,8 @@ class Registry:
         self, name: str, bundle: Bundle, mlflow_run: str | None
     ) -> tuple[str, str | None]:
         """Put the files where MLflow finds them; their place and the MLflow run they belong to."""
+        from raymill.training.bundle import Bundle
+
         from .model_folder import write_model_folder
 
         folder = self._local_folder(name, bundle.digest)
@@ -344,6 +349,8 @@ class Registry:
         folder = self._local_folder(version.name, version.digest)
         if not folder.exists():
             from mlflow.artifacts import download_artifacts
+
+            from raymill.training.bundle import Bundle
 
             draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
             draft.mkdir(parents=True, mode=0o700)

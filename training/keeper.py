@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from . import checkpoint
 from .checkpoint import MODEL, OPTIMIZER, RANKS, Progress
 from .parallel import gather_rows
 from .randomness import capture, replay
 from .shelf import Shelf
-from .strategy import held_here, load_weights_into, shapes_in_parts
+from .strategy import held_here, is_in_parts, load_weights_into, shapes_in_parts
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -104,7 +103,7 @@ class Keeper(Shelf):
     def _held(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What this rank writes: its parts of tensors in parts, and rank 0 the whole ones."""
         return {name: held_here([tensor])[0] for name, tensor in tensors.items()
-                if self.session.rank == 0 or isinstance(tensor, DTensor)}
+                if self.session.rank == 0 or is_in_parts(tensor)}
 
     def _of_every_rank(self) -> dict[str, Tensor]:
         """Random state and loss so far, `[ranks, ...]`."""

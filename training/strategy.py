@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 UNIT = 100_000  # parameters from which a layer is gathered by itself
 LISTS = (nn.ModuleList, nn.Sequential)
@@ -57,6 +59,8 @@ class Parts:
     whole = False
 
     def __init__(self, model: nn.Module, world_size: int, device: torch.device) -> None:
+        from torch.distributed.fsdp import FSDPModule, fully_shard  # slow to import
+
         mesh = init_device_mesh(device.type, (world_size,))
         for unit in units(model):
             fully_shard(unit, mesh=mesh)
@@ -98,25 +102,34 @@ def spread_buffers(model: nn.Module, world_size: int) -> None:
             buffer.copy_(whole)
 
 
+def is_in_parts(tensor: Tensor) -> TypeGuard[DTensor]:
+    """Whether a tensor lies in parts on the workers. Where nobody imported the slow module of
+    those, there is none."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(tensor, module.DTensor)
+
+
 def whole_tensor(tensor: Tensor) -> Tensor:
     """All of a tensor that may lie in parts on the workers; then every rank must call this."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if is_in_parts(tensor) else tensor
 
 
 def held_here(tensors: Iterable[Tensor]) -> list[Tensor]:
     """This worker's parts of the tensors, sharing their memory."""
-    return [t.to_local() if isinstance(t, DTensor) else t for t in tensors]
+    return [t.to_local() if is_in_parts(t) else t for t in tensors]
 
 
 def shapes_in_parts(tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:
     """The whole shapes of those that lie in parts on the workers."""
-    return {name: list(t.shape) for name, t in tensors.items() if isinstance(t, DTensor)}
+    return {name: list(t.shape) for name, t in tensors.items() if is_in_parts(t)}
 
 
 def like(whole: Tensor, place: Tensor) -> Tensor:
     """`whole` as it lies where `place` does: this worker's part of it, or all of it."""
-    if not isinstance(place, DTensor) or whole.shape != place.shape:
+    if not is_in_parts(place) or whole.shape != place.shape:
         return whole
+    from torch.distributed.tensor import distribute_tensor
+
     moved = whole.to(place.device_mesh.device_type)
     return distribute_tensor(moved, place.device_mesh, place.placements, src_data_rank=None)
 

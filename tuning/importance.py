@@ -9,7 +9,6 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.importance import FanovaImportanceEvaluator
 
 from .records import SearchResult, TrialRecord
 from .space import encode, to_optuna
@@ -75,6 +74,8 @@ def _shares(
     values = {trial.value for trial, _ in having}
     if len(having) < FEWEST or len(values) < 2:
         return {}
+    from optuna.importance import FanovaImportanceEvaluator  # with scikit-learn, slow to import
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Optuna's own word on few trials; ours is in the note
         shares = FanovaImportanceEvaluator(seed=_SEED).evaluate(

@@ -10,10 +10,7 @@ from raymill.errors import UsageError
 from raymill.evaluation.results import Evaluation
 from raymill.events import Notify, ignore
 from raymill.spec import Spec
-from raymill.training.profile import Profile
 from raymill.tuning.own import Callback, Own
-from raymill.tuning.storage import storage_in
-from raymill.tuning.study import Study
 
 from . import steps
 from .plan import cluster_nodes
@@ -24,6 +21,9 @@ from .workspace import workspace
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
     from ray.tune.schedulers import TrialScheduler
+
+    from raymill.training.profile import Profile
+    from raymill.tuning.study import Study
 
 
 def run(
@@ -77,6 +77,9 @@ def tune(
     Raises:
         RaymillError: with problems that the user can mend.
     """
+    from raymill.tuning.storage import storage_in
+    from raymill.tuning.study import Study
+
     own = Own(tuple(callbacks), sampler, scheduler)
     own.check()
     if spec.tuning.trials == 0:

@@ -1,15 +1,18 @@
-"""The steps of the road, each a function of the work and of what came before it."""
+"""The steps of the road, each a function of the work and of what came before it.
+
+What is slow to import (Ray Tune, scikit-learn) is imported by the step that needs it, when it is
+not skipped.
+"""
 
 from __future__ import annotations
 
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raymill.data.prepare import Prepared, prepare
 from raymill.errors import ArtifactError, Problem, RaymillError, SpecError, UsageError
-from raymill.evaluation.evaluate import evaluate as measure
 from raymill.evaluation.gates import Verdict, judge
 from raymill.evaluation.report import ReportData, render
 from raymill.evaluation.results import Evaluation
@@ -27,12 +30,9 @@ from raymill.training.job import EXECUTION, make_job
 from raymill.training.objective import DEFAULT_METRIC
 from raymill.training.params import is_factory
 from raymill.training.predictor import Predictor
-from raymill.training.profile import Profile
-from raymill.training.profile import profile as profile_job
 from raymill.training.spec import ModelSpec, TrainingSpec
 from raymill.tuning.explain import explain, rung_epochs
 from raymill.tuning.own import Own
-from raymill.tuning.search import search as search_space
 from raymill.tuning.space import stated_fields
 
 from .project import check_task, code_digest
@@ -40,6 +40,9 @@ from .refit import plan_of, refit
 from .results import SearchOutcome, TrainOutcome
 from .stages import key_of
 from .workspace import Work
+
+if TYPE_CHECKING:
+    from raymill.training.profile import Profile
 
 
 def prepare_data(work: Work) -> Prepared:
@@ -94,6 +97,8 @@ def search(work: Work, data: Prepared, own: Own | None = None) -> SearchOutcome:
     }
 
     def build(folder: Path) -> dict[str, Any]:
+        from raymill.tuning.search import search as search_space
+
         found = search_space(spec.model, spec.training, metric, spec.tuning, data, folder,
                              work.notify, work.project, name=spec.name,
                              code=inputs["code"], own=own)
@@ -175,6 +180,8 @@ def as_found(spec: Spec, found: SearchOutcome) -> tuple[ModelSpec, TrainingSpec]
 
 def profile(work: Work, data: Prepared) -> Profile:
     """Time some steps of the spec's own training; the trace goes into the run's folder."""
+    from raymill.training.profile import profile as profile_job
+
     job = make_job(work.spec.model, work.spec.training, metric_of(work, data),
                    data.transform.schema, work.project)
     with work.stages.announced("profile") as said:
@@ -220,6 +227,8 @@ def evaluate(work: Work, data: Prepared, bundle: Bundle) -> Evaluation:
               "objective": objective.model_dump(mode="json")}
 
     def build(folder: Path) -> dict[str, Any]:
+        from raymill.evaluation.evaluate import evaluate as measure
+
         factories = allowed(work.home.path)
         rival, why = None, reason
         if champion is not None:

@@ -30,7 +30,6 @@ def main(project: str) -> None:
             "mark": os.environ["RAYMILL_SESSION"], "folder": os.environ["RAY_TMPDIR"],
             "address": capacity.address, "cpus": capacity.cpus, "answer": answer,
             "worker_address": address,
-            "dashboard": ray._private.worker._global_node.webui_url,
         }
         print(json.dumps(state), flush=True)
         time.sleep(600)

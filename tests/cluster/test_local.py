@@ -8,8 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import psutil
 import pytest
 
 from raymill.cluster.local import ray_session
+from raymill.cluster.probe import GuardState, guard
 from raymill.cluster.spec import ClusterSpec
 from raymill.errors import RaymillError, UsageError
 from raymill.reaper import marked
@@ -78,9 +77,7 @@ def test_a_session_is_private_and_leaves_nothing_after_kill(tmp_path: Path) -> N
         assert _addresses(pids) <= {"127.0.0.1", "::ffff:127.0.0.1"}
         assert driver.token.stat().st_mode & 0o777 == 0o600
         assert Path(state["folder"]).stat().st_mode & 0o777 == 0o700
-        with pytest.raises(urllib.error.HTTPError, match="401") as refused:
-            urllib.request.urlopen(f"http://{state['dashboard']}/api/jobs/", timeout=10)
-        refused.value.close()
+        assert guard(state["address"]) is GuardState.GUARDED
         driver.process.kill()
         assert driver.gone_within(20), driver.alive()
     finally:

@@ -45,7 +45,7 @@ def test_make_targets_of_the_readme_exist() -> None:
     assert named and named <= made
 
 
-def payments(path: Path, rows: int = 2400) -> None:
+def payments(path: Path, rows: int = 800) -> None:
     random = np.random.default_rng(0)
     amount = random.lognormal(3, 1, rows)
     night = random.random(rows) < 0.2
