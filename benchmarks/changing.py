@@ -23,7 +23,8 @@ from raymill.serving.spec import ServingSpec
 from raymill.serving.state import ServiceStatus
 from raymill.tracking.home import Home
 from raymill.tracking.registry import Registry
-from raymill.training.bundle import FORMAT, WEIGHTS, Bundle
+from raymill.training.bundle import WEIGHTS, Bundle
+from raymill.training.bundle_files import FORMAT
 from raymill.training.factories import allow
 from raymill.training.files import MANIFEST, write_folder
 

@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "raymill"
 SHARED = {"errors", "events", "specs", "yamls", "failpoints", "ports", "reaper", "signals"}
-OPEN_A_MODEL = {"training.bundle", "training.predictor", "training.factories"}
+OPEN_A_MODEL = {
+    "training.bundle", "training.bundle_files", "training.predictor", "training.factories"}
 # Room -> what it may import: a room, or a module of one.
 MAY_IMPORT: dict[str, set[str]] = {
     "data": set(),

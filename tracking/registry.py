@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raymill.errors import ArtifactError, Problem, RaymillError, UsageError
+from raymill.training.bundle_files import read_bundle
 
 from .audit import Audit
 from .environment import user
@@ -59,12 +60,23 @@ class ModelVersion:
         Raises:
             ArtifactError: a file differs, or the bundle is not on this machine.
         """
+        from raymill.training.bundle import Bundle
+
+        return Bundle.open(self._here(), self.digest)
+
+    def verify(self) -> None:
+        """`open` without torch, which takes seconds to be imported.
+
+        Raises:
+            ArtifactError: as `open` does.
+        """
+        read_bundle(self._here(), self.digest)
+
+    def _here(self) -> Path:
         if self.bundle_path is None:
             raise ArtifactError(f"{self.name}:{self.version} is not on this machine",
                                 cure="Registry.resolve fetches it.")
-        from raymill.training.bundle import Bundle
-
-        return Bundle.open(self.bundle_path, self.digest)
+        return self.bundle_path
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -142,7 +154,7 @@ class Registry:
         """
         with self._asking():
             version = self._fetched(self._find(ref))
-        version.open()
+        version.verify()
         return version
 
     def promote(
@@ -310,8 +322,6 @@ class Registry:
         self, name: str, bundle: Bundle, mlflow_run: str | None
     ) -> tuple[str, str | None]:
         """Put the files where MLflow finds them; their place and the MLflow run they belong to."""
-        from raymill.training.bundle import Bundle
-
         from .model_folder import write_model_folder
 
         folder = self._local_folder(name, bundle.digest)
@@ -319,7 +329,7 @@ class Registry:
         draft.mkdir(parents=True, mode=0o700)
         try:
             write_model_folder(draft, bundle, mlflow_run)
-            Bundle.open(draft / "bundle", bundle.digest)
+            read_bundle(draft / "bundle", bundle.digest)
             if is_remote(self.uri):
                 return self._upload(name, draft, bundle.digest, mlflow_run)
             if folder.exists():  # of a call that was killed before the version was made
@@ -350,14 +360,12 @@ class Registry:
         if not folder.exists():
             from mlflow.artifacts import download_artifacts
 
-            from raymill.training.bundle import Bundle
-
             draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
             draft.mkdir(parents=True, mode=0o700)
             try:
                 got = download_artifacts(artifact_uri=version.source, dst_path=str(draft),
                                          tracking_uri=self.uri)
-                Bundle.open(Path(got) / "bundle", version.digest)
+                read_bundle(Path(got) / "bundle", version.digest)
                 Path(got).rename(folder)
             finally:
                 shutil.rmtree(draft, ignore_errors=True)

@@ -18,17 +18,16 @@ from raymill.data.transform import Transform
 from raymill.errors import ArtifactError, Problem
 
 from .balance import Shifted
+from .bundle_files import FORMAT, read_bundle
 from .factories import Allowed
 from .families import FAMILIES, build, families_in
-from .files import MANIFEST, sha256, verify_folder, write_folder
+from .files import write_folder
 from .job import TrainJob
 
 if TYPE_CHECKING:
     from raymill.data.prepare import Prepared
 
-FORMAT = 1
 WEIGHTS = "model.safetensors"
-PARTS = ("model", "transform", "contract", "profile", "objective", "info")
 Factories = Mapping[str, Callable[..., nn.Module]]
 
 
@@ -53,22 +52,7 @@ class Bundle:
                 that `digest` names, or the bundle is of another format.
         """
         folder = Path(path)
-        verify_folder(folder)
-        found = sha256(folder / MANIFEST)
-        if digest is not None and found != digest:
-            raise ArtifactError(Problem(
-                rule="a bundle must be the one that was registered: its digest differs",
-                got=f"{found[:16]}… instead of {digest[:16]}…", where=str(folder),
-                cure="Restore the folder from a copy, or train and register again."))
-        try:
-            parts = {name: json.loads((folder / f"{name}.json").read_bytes()) for name in PARTS}
-            written = parts["model"]["format"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ArtifactError(Problem(rule="a bundle holds its parts as JSON",
-                                        got=repr(error), where=str(folder))) from error
-        if written != FORMAT:
-            raise ArtifactError(Problem(rule=f"this raymill reads bundles of format {FORMAT}",
-                                        got=str(written), where=str(folder)))
+        found, parts = read_bundle(folder, digest)
         return cls(folder, found, parts)
 
     @cached_property

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -168,6 +170,18 @@ def test_flipped_byte_is_refused(
     with pytest.raises(ArtifactError):
         registry.promote(name, 1)
     assert aliases(registry, name) == {"challenger": 1}
+
+
+def test_resolve_verifies_without_torch(registry: Registry, make_bundle: MakeBundle) -> None:
+    registry.register("light", make_bundle(1.0), None, {}, {})
+    registry.promote("light", 1)
+    code = ("import sys; from pathlib import Path; from raymill.tracking.home import Home;"
+            "from raymill.tracking.registry import Registry; home = Home(Path(sys.argv[1]));"
+            "print(Registry(home.tracking_uri, home).resolve('light').version,"
+            "      [m for m in ('torch', 'ray') if m in sys.modules])")
+    done = subprocess.run([sys.executable, "-c", code, str(registry.home.path)], text=True,
+                          capture_output=True, check=True)
+    assert done.stdout.strip() == "1 []"
 
 
 def test_swapped_bundle_with_a_manifest_of_its_own_is_refused(
