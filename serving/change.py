@@ -85,21 +85,23 @@ def abort(service: ServiceStatus, actor: str, reason: str, said: Said) -> None:
 def promote(
     service: ServiceStatus, version: ModelVersionLike, *, accept_contract: bool = False,
     tracking: str = "", actor: str, reason: str, said: Said,
-) -> None:
-    """Prove and load a version, make it the registry's champion, and have it answer.
+) -> dict[str, Any]:
+    """Prove and load a version, make it the registry's champion, and have it answer. Gives, as
+    `champion`, what the registry says of it.
 
     Raises:
         RaymillError: it is refused; registry and service are as they were.
     """
-    ask(service, "promote", actor, _PREPARE_S, said, **_of(version, tracking), reason=reason,
-        accept_contract=accept_contract)
+    return ask(service, "promote", actor, _PREPARE_S, said, **_of(version, tracking), reason=reason,
+               accept_contract=accept_contract)
 
 
 def rollback(
     service: ServiceStatus, previous: Callable[[], ModelVersionLike], *, actor: str, reason: str,
     said: Said,
 ) -> dict[str, Any]:
-    """End the rollout that is under way; without one, the former champion answers again.
+    """End the rollout that is under way; without one, the former champion answers again, and what
+    the registry says of it is given as `champion`.
 
     Args:
         previous: looks up the registry's previous champion; asked only where the service does not

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Generator
 from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from raymill.errors import ArtifactError, RaymillError, UsageError
@@ -33,6 +34,7 @@ PROOF_S, LOAD_S, SWITCH_S, CROWN_S = 60.0, 60.0, 10.0, 60.0
 KEEP_S = 600.0  # how long a former champion stays loaded, for a rollback
 _LOOK_S, _VALUES_S = 1.0, 30.0
 Work = Generator[None, None, None]
+Crowning = Generator[None, None, dict[str, Any]]
 CONTROLLER = "raymill"  # the actor of what happens by itself
 
 
@@ -205,7 +207,8 @@ class Conductor:
         known = self.plan.of(variant.version) is not None
         yield from self._prepared(ask, variant, bool(ask.data.get("accept_contract")))
         try:
-            yield from self._crowned("promote", variant, ask.actor, str(ask.data.get("reason", "")))
+            champion = yield from self._crowned(
+                "promote", variant, ask.actor, str(ask.data.get("reason", "")))
         except RaymillError:
             if not known:
                 self._put(self.plan.without(variant.version))
@@ -216,7 +219,7 @@ class Conductor:
             self._rollout = None
             self._note(ask.actor, "complete", state="completed", why=f"promoted by {ask.actor}",
                        share=1.0)
-        yield from self._switched(ask)
+        yield from self._switched(ask, champion=champion)
 
     def _rolling_back(self, ask: Ask, former: Variant) -> Work:
         """The service first: that is what hurts."""
@@ -227,8 +230,9 @@ class Conductor:
         self._reign(former)
         yield from self._acknowledged(ask)
         self._mail.say(ask, f"version {former.version} answers in place of {was.version}")
-        yield from self._crowned("rollback", former, ask.actor, str(ask.data.get("reason", "")))
-        self._mail.done(ask, version=former.version, was=was.version)
+        champion = yield from self._crowned(
+            "rollback", former, ask.actor, str(ask.data.get("reason", "")))
+        self._mail.done(ask, version=former.version, was=was.version, champion=champion)
 
     def _completing(self, variant: Variant) -> Work:
         try:
@@ -279,10 +283,10 @@ class Conductor:
                 raise ArtifactError(ack.refused[version])
         return all(ack.plan >= self.plan.id and version in ack.loaded for ack in all_)
 
-    def _switched(self, ask: Ask) -> Work:
+    def _switched(self, ask: Ask, **more: Any) -> Work:
         """Answers the asker once every replica follows the plan."""
         yield from self._acknowledged(ask)
-        self._mail.done(ask, version=self.plan.champion.version)
+        self._mail.done(ask, version=self.plan.champion.version, **more)
 
     def _acknowledged(self, ask: Ask) -> Work:
         """A replica that does not follow in time is told of: the plan is in force all the same."""
@@ -295,31 +299,30 @@ class Conductor:
         except RaymillError as error:
             self._mail.say(ask, str(error))
 
-    def _crowned(self, action: str, variant: Variant, actor: str, reason: str) -> Work:
-        """The registry's champion; not to be cut short.
+    def _crowned(self, action: str, variant: Variant, actor: str, reason: str) -> Crowning:
+        """The registry's champion; not to be cut short. What the registry then says of it.
 
         Raises:
             RaymillError: the registry refuses, or can't be reached.
         """
         self._firm = True
-        process = subprocess.Popen(
-            [sys.executable, "-m", "raymill.serving.crown", str(self._folder / "order.json"),
-             action, str(variant.version), actor, reason],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
-        step_aside(process)
-        try:
-            yield from self._until(lambda: process.poll() is not None, CROWN_S,
-                                   "the registry did not answer within {:g} s")
-            lines = (process.stdout.read() if process.stdout else "").splitlines()
-            result = json.loads(lines[-1]) if lines else {"ok": False, "cause": "it died"}
-            if not result["ok"]:
-                raise RaymillError(f"the registry was not changed: {result['cause']}")
-        finally:
-            process.kill()
-            process.wait()
-            if process.stdout:
-                process.stdout.close()
-            self._firm = False
+        words = [str(self._folder / "order.json"), action, str(variant.version), actor, reason]
+        with TemporaryFile("w+") as told:  # a pipe would be full some day
+            process = subprocess.Popen([sys.executable, "-m", "raymill.serving.crown", *words],
+                                       stdin=subprocess.DEVNULL, stdout=told, text=True)
+            step_aside(process)
+            try:
+                yield from self._until(lambda: process.poll() is not None, CROWN_S,
+                                       "the registry did not answer within {:g} s")
+                told.seek(0)
+                result = _last_line(told.read())
+                if not result["ok"]:
+                    raise RaymillError(f"the registry was not changed: {result['cause']}")
+                return dict(result["champion"])
+            finally:
+                process.kill()
+                process.wait()
+                self._firm = False
 
     def _until(self, condition: Callable[[], bool], limit_s: float, told: str) -> Work:
         end = time.monotonic() + limit_s
@@ -446,6 +449,13 @@ class Conductor:
         assert self._status is not None
         self._status = self._status.but(**changes)
         write_rollout(self._home, self._status)
+
+
+def _last_line(text: str) -> dict[str, Any]:
+    """What `crown` says, which may be warned of something before."""
+    lines = text.splitlines()
+    found: dict[str, Any] = json.loads(lines[-1]) if lines else {"ok": False, "cause": "it died"}
+    return found
 
 
 def _seen(tally: Tally) -> dict[str, Any]:

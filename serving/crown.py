@@ -14,7 +14,8 @@ from .order import Order
 
 
 def main(arguments: list[str]) -> int:
-    """`ORDER promote|rollback VERSION ACTOR REASON`; one JSON line tells how it went.
+    """`ORDER promote|rollback VERSION ACTOR REASON`; one JSON line tells how it went, and what the
+    registry now says of the version.
 
     A rollback is one of the registry only where the version is its `previous`; else another
     champion was made past the service, and the version is promoted.
@@ -26,13 +27,13 @@ def main(arguments: list[str]) -> int:
     try:
         previous = [v.version for v in registry.versions(name) if PREVIOUS in v.aliases]
         if action == "rollback" and previous == [version]:
-            registry.rollback(name, actor=actor, reason=reason)
+            done = registry.rollback(name, actor=actor, reason=reason)
         else:
-            registry.promote(name, version, actor=actor, reason=reason)
+            done = registry.promote(name, version, actor=actor, reason=reason)
     except RaymillError as error:
         print(json.dumps({"ok": False, "cause": str(error)}))
         return 1
-    print(json.dumps({"ok": True}))
+    print(json.dumps({"ok": True, "champion": done.to_dict()}))
     return 0
 
 

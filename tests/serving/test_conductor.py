@@ -203,6 +203,7 @@ def test_a_shadow_scores_copies_and_answers_nobody_until_it_is_promoted_and_roll
         assert registry.resolve("toy").version == 2
         done = change.rollback(served, lambda: registry.resolve("toy"), actor="tests",
                                reason="why not", said=said)
-    assert done == {"version": 1, "was": 2} and seen[-1][1] == 1
+    assert (done["version"], done["was"]) == (1, 2) and seen[-1][1] == 1
+    assert done["champion"] == registry.resolve("toy").to_dict()
     assert registry.resolve("toy").version == 1 and registry.resolve("toy@previous").version == 2
     assert registry.audit.verify() == len(registry.audit.read())

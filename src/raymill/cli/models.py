@@ -53,47 +53,47 @@ def promote_verb(options: argparse.Namespace) -> None:
     registry = _registry(options, home)
     service = change.running(home.path, options.name)
     if service is None:
-        done = registry.promote(
-            options.name, options.version, actor=user(), reason=options.reason)
-    else:
-        done = registry.resolve(f"{options.name}:{options.version}")
-        change.promote(service, done, accept_contract=options.accept_contract,
-                       tracking=options.tracking or "", actor=user(), reason=options.reason,
-                       said=_said)
-        done = registry.resolve(options.name)
-    _say(options, done)
+        _say(options, registry.promote(
+            options.name, options.version, actor=user(), reason=options.reason).to_dict())
+        return
+    done = change.promote(
+        service, registry.resolve(f"{options.name}:{options.version}"),
+        accept_contract=options.accept_contract, tracking=options.tracking or "", actor=user(),
+        reason=options.reason, said=_said)
+    _say(options, done["champion"])
 
 
 def rollback_verb(options: argparse.Namespace) -> None:
     """End the rollout of a running service; without one, the previous champion is it again. The
-    service switches first: MLflow takes seconds to be imported."""
+    service switches first, and tells what the registry says: MLflow takes seconds to be imported."""
     from raymill.serving import change
 
     home = Home.find()
     service = change.running(home.path, options.name)
     if service is None:
         _say(options, _registry(options, home).rollback(
-            options.name, actor=user(), reason=options.reason))
+            options.name, actor=user(), reason=options.reason).to_dict())
         return
-    change.rollback(
+    done = change.rollback(
         service, lambda: _registry(options, home).resolve(f"{options.name}@previous"),
         actor=user(), reason=options.reason, said=_said)
-    _say(options, _registry(options, home).resolve(options.name))
+    _say(options, done.get("champion") or _registry(options, home).resolve(options.name).to_dict())
 
 
 def _said(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _say(options: argparse.Namespace, version: Any) -> None:
+def _say(options: argparse.Namespace, version: dict[str, Any]) -> None:
+    """Of a version, as `ModelVersion.to_dict` has it: it is the champion."""
     from raymill.tracking.registry import GATES_TAG
 
-    if version.tags.get(GATES_TAG) == "refused":
-        _said(f"warning: a gate refused version {version.version} of {version.name}")
+    if version["tags"].get(GATES_TAG) == "refused":
+        _said(f"warning: a gate refused version {version['version']} of {version['name']}")
     if options.json:
-        emit_json({"ok": True, **version.to_dict()})
+        emit_json({"ok": True, **version})
     else:
-        print(f"{version.name} version {version.version} is the champion")
+        print(f"{version['name']} version {version['version']} is the champion")
 
 
 def runs_verb(options: argparse.Namespace) -> None:
