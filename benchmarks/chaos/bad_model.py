@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.changing import NAME, Stage, as_version, said, stage, variation
 from benchmarks.harness import Survival, scale
 from benchmarks.load import drive, post
-from benchmarks.open_loop import drive_open
+from benchmarks.open_loop import Open, drive_open
 from benchmarks.served import json_body, port_of
 from raymill.errors import RaymillError
 from raymill.serving import change
@@ -49,11 +49,14 @@ def run() -> Survival:
         peak = drive("127.0.0.1", port, body, connections=32, duration_s=length)
         rate = peak.requests_per_s / 3
 
+        during = Open()
+
         async def offer() -> None:
             for kind in KINDS:
+                during.mark(kind)
                 verdicts[kind] = await asyncio.to_thread(_verdict, on, kind, Path(folder) / kind)
 
-        during = drive_open(port, post("127.0.0.1", port, body), rate=rate, meanwhile=offer)
+        drive_open(port, post("127.0.0.1", port, body), rate=rate, meanwhile=offer, into=during)
         after = drive("127.0.0.1", port, body, connections=32, duration_s=length)
         champion = on.registry.resolve(NAME).version
     lost = len(during.statuses) - during.count(200) + after.failed
@@ -63,7 +66,7 @@ def run() -> Survival:
         injected=len(KINDS), survived=survived if champion == 1 else 0, lost=lost,
         goal="refused with its cause within 90 s; 0 lost",
         details={"verdicts": verdicts, "rate": rate, "requests": len(during.statuses),
-                 "statuses": {str(s): during.count(s) for s in sorted(set(during.statuses))},
+                 "lost": during.lost(), "lost_after": after.failed,
                  "p99_ms": during.p99_ms(200), "champion": champion,
                  "requests_per_s": [peak.requests_per_s, after.requests_per_s]},
     )

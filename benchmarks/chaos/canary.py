@@ -38,7 +38,7 @@ def run() -> Survival:
     ended: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder, stage(Path(folder), replicas=two()) as on:
         port, requests = port_of(on.served), _requests(port_of(on.served))
-        lost = 0
+        lost, why = 0, dict[str, Any]()
         for kind, words in WORSE.items():
             number = on.register(variation(on.first, Path(folder) / kind, **words))  # type: ignore[arg-type]
             # Its drift is another matter than its errors and its latency.
@@ -46,11 +46,13 @@ def run() -> Survival:
             _, ended[kind] = _rolled(on, number, how, "", requests, [])
             calm = drive_open(port, requests, rate=RATE, duration_s=2.0)
             lost += len(calm.statuses) - calm.count(200)
+            why[kind] = calm.lost()
         went: list[dict[str, int]] = []
         number = on.register(variation(on.first, Path(folder) / "equal", 1.0001))
         how = _terms(canary=0.1, bake_s=bake, least=50, ab="X-User")
         load, ended["equal"] = _rolled(on, number, how, "X-User", requests, went)
         lost += len(load.statuses) - load.count(200)
+        why["equal"] = load.lost()
         champion = on.registry.resolve(NAME).version
     kept = _kept(went)
     survived = sum(
@@ -62,6 +64,7 @@ def run() -> Survival:
         injected=len(WORSE) + 1, survived=survived, lost=lost,
         goal="worse ones go back by themselves, the equal one completes, keys stay",
         details={"ended": ended, "rate": RATE, "keys_stayed": kept, "looks": len(went),
+                 "lost": why,
                  "requests": len(load.statuses), "p99_ms": load.p99_ms(200)},
     )
 

@@ -48,7 +48,7 @@ def run() -> Survival:
                  "accepted_p99_ms": load.p99_ms(200), "shed_p99_ms": load.p99_ms(429),
                  "statuses": {str(s): load.count(s) for s in sorted(set(load.statuses))},
                  "memory_mb": [round(before / 2**20), round(after / 2**20)],
-                 "slo_ms": 1000 * SLO_S},
+                 "lost": load.lost(200, 429), "slo_ms": 1000 * SLO_S},
     )
 
 

@@ -18,7 +18,7 @@ import httpx
 from benchmarks.changing import NAME, Stage, said, stage, variation
 from benchmarks.harness import Survival, scale, sized
 from benchmarks.load import drive, post
-from benchmarks.open_loop import drive_open
+from benchmarks.open_loop import Open, drive_open
 from benchmarks.served import json_body, port_of
 from raymill.serving import change
 
@@ -37,21 +37,24 @@ def run() -> Survival:
         rate, request = peak.requests_per_s / 3, post("127.0.0.1", port, body)
         steady = drive_open(port, request, rate=rate, duration_s=2 * length)
 
+        during = Open()
+
         async def redeploy() -> None:
             nonlocal survived
             for number in range(2, times + 2):
                 start = time.monotonic()
+                during.mark(f"version {number}")
                 survived += await asyncio.to_thread(_promoted, on, number)
                 seconds.append(time.monotonic() - start)
 
-        during = drive_open(port, request, rate=rate, meanwhile=redeploy)
+        drive_open(port, request, rate=rate, meanwhile=redeploy, into=during)
         aliases = {v.version: v.aliases for v in on.registry.versions(NAME)}
     lost = len(during.statuses) - during.count(200)
     return Survival(
         name="redeploy", fault="another version becomes the champion of one replica under load",
         injected=times, survived=survived, lost=lost, goal="0 lost; each answers at once",
         details={"rate": rate, "requests": len(during.statuses),
-                 "statuses": {str(s): during.count(s) for s in sorted(set(during.statuses))},
+                 "lost": during.lost(),
                  "p99_ms": during.p99_ms(200), "steady_p99_ms": steady.p99_ms(200),
                  "seconds": [round(each, 1) for each in seconds],
                  "aliases": {str(version): list(names) for version, names in aliases.items()}},

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import queue
+import threading
 from pathlib import Path
 
 import pytest
 
 from benchmarks import harness
 from benchmarks.harness import Figure, Survival
+from benchmarks.open_loop import Open, drive_open
 
 
 @pytest.fixture
@@ -69,3 +73,40 @@ def test_figures_are_found_by_their_run() -> None:
     assert {"contract", "endpoint", "ingest", "trials"} <= set(harness.names_in("benchmarks"))
     assert set(harness.names_in("benchmarks.chaos")) >= {"bundle-flip", "search-kill"}
     assert harness.main("benchmarks", ["no-such"]) == 2
+
+
+def test_the_open_loop_tells_why_requests_were_lost_and_when() -> None:
+    """A server that answers some requests, refuses some, and hangs up on some."""
+    answered = iter(range(10**6))
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readuntil(b"x"):
+            number = next(answered)
+            if number % 5 == 3:
+                break
+            status, body = (b"503 No", b"not now") if number % 5 == 4 else (b"200 OK", b"{}")
+            writer.write(b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body))
+        writer.close()
+
+    async def serving(started: queue.Queue[int], ended: threading.Event) -> None:
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            started.put(server.sockets[0].getsockname()[1])
+            await asyncio.to_thread(ended.wait)
+
+    started, ended = queue.Queue[int](), threading.Event()
+    thread = threading.Thread(target=lambda: asyncio.run(serving(started, ended)))
+    thread.start()
+    load = Open()
+
+    async def meanwhile() -> None:
+        load.mark("only")
+        while len(load.statuses) < 20:
+            await asyncio.sleep(0.01)
+
+    drive_open(started.get(), b"x", rate=200.0, meanwhile=meanwhile, into=load)
+    ended.set()
+    thread.join()
+    lost = load.lost()
+    assert lost["count"] == len(load.statuses) - load.count(200) == sum(lost["phases"].values())
+    assert set(lost["phases"]) == {"only"} and load.lost(200, 503, 0)["count"] == 0
+    assert {cause.split(" on ")[0] for cause in lost["causes"]} == {"IncompleteReadError", "503 not now"}
