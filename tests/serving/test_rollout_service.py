@@ -32,7 +32,7 @@ def test_a_canary_completes_and_goes_back_without_a_new_replica(tmp_path: Path) 
             change.begin(served, registry.resolve("toy@challenger"), terms(canary=0.5), actor="t",
                          said=said)
             until(lambda: rollout(registry).state == "completed")
-            assert versions(served) == {2}
+            until(lambda: versions(served) == {2})
             assert service.status(home.path, "toy")[0].version == 2
             change.rollback(served, lambda: champion, actor="t", reason="", said=said)
             assert versions(served) == {1}
