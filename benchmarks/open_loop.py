@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 GIVE_UP_S, _FRESH_S = 30.0, 20.0
-_NAMED = 20  # lost requests that are told of one by one
+_NAMED = 10  # lost requests that are told of one by one
 
 
 @dataclass
@@ -47,6 +47,15 @@ class Open:
                        "phase": self._phase(due + seconds)}
                       for due, seconds, cause in found[:_NAMED]],
         }
+
+    def slowest(self) -> list[dict[str, Any]]:
+        """The greatest latency of each second, of the ten worst: when it was due, and the phase."""
+        worst = dict[int, float]()
+        for due, seconds in zip(self.due, self.seconds, strict=True):
+            worst[int(due)] = max(worst.get(int(due), 0.0), seconds)
+        ten = sorted(sorted(worst, key=lambda second: -worst[second])[:10])
+        return [{"second": second, "ms": round(1000 * worst[second], 1),
+                 "phase": self._phase(second)} for second in ten]
 
     def _phase(self, moment: float) -> str:
         return next((name for since, name in reversed(self.marks) if since <= moment), "")

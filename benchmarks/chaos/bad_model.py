@@ -66,7 +66,7 @@ def run() -> Survival:
         injected=len(KINDS), survived=survived if champion == 1 else 0, lost=lost,
         goal="refused with its cause within 90 s; 0 lost",
         details={"verdicts": verdicts, "rate": rate, "requests": len(during.statuses),
-                 "lost": during.lost(), "lost_after": after.failed,
+                 "lost": during.lost(), "slowest": during.slowest(), "lost_after": after.failed,
                  "p99_ms": during.p99_ms(200), "champion": champion,
                  "requests_per_s": [peak.requests_per_s, after.requests_per_s]},
     )

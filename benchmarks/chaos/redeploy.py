@@ -44,7 +44,8 @@ def run() -> Survival:
             for number in range(2, times + 2):
                 start = time.monotonic()
                 during.mark(f"version {number}")
-                survived += await asyncio.to_thread(_promoted, on, number)
+                survived += await asyncio.to_thread(_promoted, on, number, during)
+                during.mark(f"{number} answers")
                 seconds.append(time.monotonic() - start)
 
         drive_open(port, request, rate=rate, meanwhile=redeploy, into=during)
@@ -54,15 +55,20 @@ def run() -> Survival:
         name="redeploy", fault="another version becomes the champion of one replica under load",
         injected=times, survived=survived, lost=lost, goal="0 lost; each answers at once",
         details={"rate": rate, "requests": len(during.statuses),
-                 "lost": during.lost(),
+                 "lost": during.lost(), "slowest": during.slowest(),
+                 "phases": [(round(at, 1), name) for at, name in during.marks],
                  "p99_ms": during.p99_ms(200), "steady_p99_ms": steady.p99_ms(200),
                  "seconds": [round(each, 1) for each in seconds],
                  "aliases": {str(version): list(names) for version, names in aliases.items()}},
     )
 
 
-def _promoted(on: Stage, number: int) -> bool:
-    change.promote(on.served, on.version(number), actor="bench", reason="", said=said)
+def _promoted(on: Stage, number: int, during: Open) -> bool:
+    def proven(text: str) -> None:
+        during.mark(f"{number} is proven")
+        said(text)
+
+    change.promote(on.served, on.version(number), actor="bench", reason="", said=proven)
     answers = [httpx.post(on.served.url + "/predict", content=json_body(1),
                           headers={"content-type": "application/json"}, timeout=30) for _ in range(5)]
     return all(answer.json()["version"] == number for answer in answers)

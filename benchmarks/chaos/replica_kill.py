@@ -57,7 +57,7 @@ def run() -> Survival:
         survived=kills if ratio <= 3 else 0, lost=lost, goal="0 lost; p99 <= 3x steady",
         details={"peak_requests_per_s": peak.requests_per_s, "rate": rate,
                  "requests": len(during.statuses),
-                 "lost": during.lost(),
+                 "lost": during.lost(), "slowest": during.slowest(),
                  "p99_ms": during.p99_ms(200), "steady_p99_ms": steady.p99_ms(200),
                  "p99_ratio": ratio, "back_s": [round(each, 1) for each in back]},
     )
