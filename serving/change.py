@@ -12,8 +12,8 @@ from raymill.errors import UsageError
 from . import state
 from .mailbox import ask
 from .order import ModelVersionLike
-from .rollout import LADDER, Terms, ladder
 from .state import ServiceStatus
+from .terms import LADDER, Terms, ladder
 
 Said = Callable[[str], None]
 _PREPARE_S, _QUICK_S = 240.0, 90.0

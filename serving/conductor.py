@@ -25,10 +25,11 @@ from .mailbox import Ask, Mailbox
 from .order import Order
 from .plan import ACKS, GOLDEN, STATS, Plan, Variant, acks
 from .proof import Proof, step_aside
-from .rollout import Decision, Rollout, Terms, Values
+from .rollout import Decision, Rollout, Values
 from .rollout_state import ENDED, RolloutStatus, read_rollout, write_rollout
 from .sequential import Moments
 from .tally import Tally, quantile_ms, together
+from .terms import Terms
 
 PROOF_S, LOAD_S, SWITCH_S, CROWN_S = 60.0, 60.0, 10.0, 60.0
 KEEP_S = 600.0  # how long a former champion stays loaded, for a rollback

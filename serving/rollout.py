@@ -9,15 +9,14 @@ from typing import Literal, Protocol
 
 from .sequential import LEAST, Moments, exceeds, upper_edge
 from .tally import EDGES, Tally
+from .terms import Terms
 
-LADDER = (0.01, 0.05, 0.10, 0.25, 0.50, 1.0)
 ALPHA = 0.05
 """The chance, over a whole rollout and however often it is looked at, that an equal model is taken
 for a worse one."""
 TAIL, TIMES, MORE = 0.95, 1.5, 0.05
 """An answer is slow beyond `TIMES` the champion's 95th percentile; the challenger may have a share
 of them that is `MORE` larger."""
-Mode = Literal["canary", "ab", "shadow"]
 
 
 class Values(Protocol):
@@ -27,33 +26,6 @@ class Values(Protocol):
         """By version, of answers given after `began` (epoch seconds); larger is better. `bundle`
         is the champion's: what an answer is worth is said there."""
         ...
-
-
-@dataclass(frozen=True)
-class Terms:
-    """How a rollout is to go.
-
-    Attributes:
-        shares: the steps, each for `bake_s` at least and until the challenger has answered
-            `least` requests. After a last step of 1.0 it is the champion; another last step stays.
-        drift: how far the mean of an output may move, in standard deviations of the champion's.
-    """
-
-    mode: Mode
-    shares: tuple[float, ...]
-    bake_s: float = 300.0
-    least: int = 100
-    drift: float = 0.25
-
-    @property
-    def compared(self) -> int:
-        """The steps that are tested by themselves; they share `ALPHA`."""
-        return max(1, len(self.shares))
-
-
-def ladder(first: float) -> tuple[float, ...]:
-    """`first`, and every greater step of `LADDER`."""
-    return (first, *(step for step in LADDER if step > first))
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 
 import pytest
 
 from raymill.errors import UsageError
 from raymill.serving.change import terms
-from raymill.serving.rollout import Rollout, Terms, ladder
+from raymill.serving.rollout import Rollout
 from raymill.serving.sequential import Moments
 from raymill.serving.tally import Tally
+from raymill.serving.terms import Terms, ladder
 
 TERMS = Terms("canary", ladder(0.1), bake_s=60, least=100)
 
@@ -116,3 +119,11 @@ def test_words_that_make_no_rollout_are_refused(words: dict[str, object]) -> Non
 def test_a_canary_may_go_by_a_key() -> None:
     found = terms(**WORDS | {"canary": 0.05, "ab": "user"})  # type: ignore[arg-type]
     assert (found.mode, found.shares) == ("canary", (0.05, 0.10, 0.25, 0.50, 1.0))
+
+
+def test_asking_a_service_needs_no_heavy_import() -> None:
+    """`raymill rollback` is there before numpy would be imported."""
+    code = ("import sys, raymill.cli.models, raymill.serving.change;"
+            "print([m for m in ('numpy', 'pyarrow', 'torch', 'ray', 'mlflow') if m in sys.modules])")
+    done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True)
+    assert done.stdout.strip() == "[]"
