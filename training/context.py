@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from raymill.errors import Problem, TrainingError
+
 from .job import TrainJob
 from .session import Session
 from .shard import Batch, Shard
@@ -95,7 +97,14 @@ class LoopContext:
         spec says. Rows weigh alike, however many each worker has.
 
         One step a batch: the schedule counts them.
+
+        Raises:
+            TrainingError: the loss is not one number.
         """
+        if loss.numel() != 1:
+            raise TrainingError(Problem(
+                rule="context.step takes the mean loss of the batch's rows, one number",
+                got=f"a tensor of shape {list(loss.shape)}", cure="Call its .mean() first."))
         self._trainer.own_step(loss)
 
     def evaluate(self) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -52,9 +53,10 @@ def looks_late(loss: Tensor) -> bool:
 
 def _looked_at(loss: Tensor) -> Callable[[], bool]:
     """Tells whether the loss is finite; the answer is on its way from the device already."""
-    finite = torch.isfinite(loss).all()
     if loss.device.type != "cuda":
-        return lambda: bool(finite)
+        value = loss.item()  # of one number, torch.isfinite takes longer than a layer does
+        return lambda: math.isfinite(value)
+    finite = torch.isfinite(loss).all()
     flag = torch.empty((), dtype=torch.bool, pin_memory=True)
     flag.copy_(finite, non_blocking=True)
     copied = torch.cuda.Event()

@@ -102,10 +102,11 @@ class Stepper:
             output = module(batch)
         summed = self.weighted(output, batch[TARGET]).sum()
         self._look_at(number, summed.detach(), batch)
-        self._add_gradients(summed * (0.0 if spare else scale))
+        self._add_gradients(summed, 0.0 if spare else scale)
         if spare:
             module.train()
-        return summed.detach() * (0.0 if spare else 1.0)
+            return torch.zeros_like(summed)
+        return summed.detach()
 
     def _look_at(self, number: int, loss: Tensor, batch: Batch) -> None:
         """The loss of `batch`, in step `number`, must be finite."""
@@ -115,10 +116,14 @@ class Stepper:
             raise NotFiniteError(LOSS, late=late)
         raise first_bad(self.model, batch, self.job.schema)
 
-    def _add_gradients(self, loss: Tensor) -> None:
+    def _add_gradients(self, loss: Tensor, times: float) -> None:
+        """Those of `times` the loss."""
         self.mark("backward")
         scaler = self.precision.scaler
-        (scaler.scale(loss) if scaler is not None else loss).backward()
+        if scaler is not None:
+            scaler.scale(loss * times).backward()
+        else:
+            loss.backward(torch.full_like(loss, times))
 
     def weighted(self, output: Tensor, target: Tensor) -> Tensor:
         """The loss `[B]` of each row, times its class's weight."""
@@ -130,7 +135,7 @@ class Stepper:
         in the mean over ranks. `batch` is what the rows were given in."""
         self.optimizer.zero_grad(set_to_none=True)
         self._look_at(number, loss.detach(), batch)
-        self._add_gradients(loss if share == 1 else loss * share)
+        self._add_gradients(loss, share)
         self._descend(number)
 
     def _descend(self, number: int) -> None:

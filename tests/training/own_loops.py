@@ -13,3 +13,9 @@ def plain(context: LoopContext) -> None:
                 output = context.model(batch)
             context.step(context.row_losses(output, batch["target"]).mean())
         context.finish_epoch(train_loss=0.0)
+
+
+def unreduced(context: LoopContext) -> None:
+    """Forgets to take the mean."""
+    for batch in context.batches():
+        context.step(context.row_losses(context.model(batch), batch["target"]))

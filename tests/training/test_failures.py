@@ -104,6 +104,12 @@ def test_what_is_not_finite_is_named_in_a_loop_of_ones_own(tmp_path: Path) -> No
         fit(own, train, shards()[1], InlineSession(tmp_path))
 
 
+def test_a_loss_of_many_numbers_is_refused_with_its_shape() -> None:
+    own = job(loop="tests.training.own_loops:unreduced")
+    with pytest.raises(TrainingError, match=r"one number.*a tensor of shape \[\d+\]"):
+        fit(own, *shards(), InlineSession())
+
+
 @pytest.mark.parametrize("accumulate", [1, 4])
 @pytest.mark.parametrize("row", [17, 0])
 def test_a_loss_that_is_looked_at_late_names_its_own_step_and_rows(
