@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -53,6 +54,16 @@ def test_runs_are_of_the_home_whatever_the_registry(
     assert main(["runs", "--tracking", "http://mlflow.example"]) == 2
     assert "--tracking" in capsys.readouterr().err
     assert main(["runs", "--json"]) == 0
+
+
+def test_the_ui_opens_among_trained_models(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = [sys.executable, "-c", ""]
+    monkeypatch.setattr("raymill.tracking.store.ui_command", lambda home, port: said)
+    assert main(["ui", "--port", "5057", "--json"]) == 0
+    url = json.loads(capsys.readouterr().out)["url"]
+    assert url == "http://127.0.0.1:5057/#/experiments?workflowType=machine_learning"
 
 
 def test_a_new_champion_is_told_with_what_has_a_service_follow(home: Path) -> None:

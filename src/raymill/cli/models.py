@@ -115,7 +115,8 @@ def ui_verb(options: argparse.Namespace) -> int:
     """MLflow's UI on the local store, until Ctrl-C."""
     from raymill.tracking.store import ui_command
 
-    url = f"http://127.0.0.1:{options.port}"
+    # Without it, MLflow shows runs among the evaluations of language models.
+    url = f"http://127.0.0.1:{options.port}/#/experiments?workflowType=machine_learning"
     if options.json:
         emit_json({"ok": True, "url": url})
     else:
