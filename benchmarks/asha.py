@@ -8,6 +8,7 @@ best on these validation rows) of the unpruned search's.
 
 from __future__ import annotations
 
+import json
 import math
 import tempfile
 import time
@@ -47,6 +48,7 @@ def searched(prepared: Prepared, trials: int, scheduler: str, folder: Path) -> d
     states = [trial.state for trial in found.trials]
     return {"best": found.best_value, "epochs": sum(len(t.values) for t in found.trials),
             "seconds": round(time.perf_counter() - began, 1), "trial": found.best_trial,
+            "configurations": {json.dumps(trial.params, sort_keys=True) for trial in found.trials},
             "states": {state: states.count(state) for state in sorted(set(states))}}
 
 
@@ -67,6 +69,8 @@ def run() -> Figure:
         pruned = searched(prepared, trials, "asha", folder)
         target = prepared.table("validation").column("income")
         counts = {each["values"]: each["counts"] for each in pc.value_counts(target).to_pylist()}
+    if whole.pop("configurations") != pruned.pop("configurations"):
+        raise RuntimeError("the two searches tried different configurations")
     few, many = sorted(counts.values())
     error = standard_error(whole["best"], few, many)
     lost = whole["best"] - pruned["best"]

@@ -54,7 +54,7 @@ def run() -> Figure:
     best = max(points[number][0] for number in front)
     able = [number for number in front if points[number][0] >= best - TOLERANCE * abs(best)]
     chosen = min(able, key=lambda number: points[number][1])
-    most_precise = max(points, key=lambda number: points[number][0])
+    most_precise = max(points, key=lambda number: (points[number][0], -points[number][1]))
     for number in sorted(front, key=lambda n: points[n][1]):
         mark = " <- chosen" if number == found.best_trial else ""
         print(f"trial {number:>2}: average precision {points[number][0]:.4f}, "
@@ -63,7 +63,8 @@ def run() -> Figure:
         name="pareto", unit="ms", ours=points[found.best_trial][1],
         reference=points[most_precise][1], reference_is="the most precise trial",
         goal="front and choice as computed anew; ratio <= 1",
-        holds=sorted(front) == sorted(found.front) and found.best_trial == chosen,
+        holds=sorted(front) == sorted(found.front) and found.best_trial == chosen
+        and points[found.best_trial][1] <= points[most_precise][1],
         details={"data": kind, "trials": len(points), "front": sorted(front), "chosen": chosen,
                  "search_chose": found.best_trial, "search_front": sorted(found.front),
                  "points": {number: points[number] for number in sorted(front)},
