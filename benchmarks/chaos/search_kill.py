@@ -121,6 +121,11 @@ def unfinished(folder: Path) -> int:
     return sum(trial.state.name in ("RUNNING", "WAITING") for trial in study.trials)
 
 
+def said(folder: Path) -> str:
+    """The end of what the searches in the folder said: the folder itself is removed."""
+    return (folder / "log.txt").read_text(encoding="utf-8", errors="replace")[-2000:]
+
+
 def orphans(folder: Path) -> list[int]:
     """Processes whose environment names the folder."""
     found = []
@@ -168,7 +173,8 @@ def attempt(folder: Path, after: int, more_s: float, unbroken: Path) -> dict[str
             "same_sequence": sequence(events) == sequence(told(unbroken)),
             "unfinished": unfinished(folder), "more_s": round(more_s, 2),
             "steps_twice": steps(folder) - steps(unbroken),
-            "goes_on": sum("goes on with trial" in e["cause"] for e in events)}
+            "goes_on": sum("goes on with trial" in e["cause"] for e in events),
+            "said": said(folder) if code else ""}
 
 
 def run() -> Survival:
@@ -180,7 +186,7 @@ def run() -> Survival:
         (first / "counted.py").write_text(NET, encoding="utf-8")
         (first / "raymill.yaml").write_text(SPEC % TRIALS, encoding="utf-8")
         if code := start(first).wait(LIMIT_S):
-            raise RuntimeError(f"the unbroken search ended with {code}: {first / 'log.txt'}")
+            raise RuntimeError(f"the unbroken search ended with {code}: {said(first)}")
         epoch = round(steps(first) / len(told(first, "epoch")))
         for number in range(sized(10)):
             folder = Path(place) / str(number)
