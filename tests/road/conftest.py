@@ -1,34 +1,61 @@
-"""A project on scikit-learn's breast cancer table, run once for this folder's tests."""
+"""The README's commands, typed once for this folder's tests, on card payments."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
-Raymill = Callable[..., subprocess.CompletedProcess[str]]
-SETTINGS = ("tuning.trials=3", "training.epochs=6", "objective.bootstrap=200")
+Process = subprocess.CompletedProcess[str]
+Raymill = Callable[..., Process]
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+WALK = ["init", "check", "run", "models", "serve", "predict", "serve", "ui"]
 
 
-def sets(*more: str) -> list[str]:
-    return [part for text in (*SETTINGS, *more) for part in ("--set", text)]
+def commands(path: Path) -> list[str]:
+    """The lines of the `sh` blocks of a page, without comments."""
+    blocks = re.findall(r"```sh\n(.*?)```", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    lines = [line.split(" #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def typed() -> list[list[str]]:
+    """The arguments of every `raymill` line of the README."""
+    walk = [shlex.split(line)[1:] for line in commands(README) if line.startswith("raymill ")]
+    assert [arguments[0] for arguments in walk] == WALK
+    return walk
+
+
+def payments(rows: int = 800) -> pa.Table:
+    random = np.random.default_rng(0)
+    amount = random.lognormal(3, 1, rows)
+    night = random.random(rows) < 0.2
+    odds = 1 / (1 + np.exp(-(np.log(amount) - 4.2 + 2 * night)))
+    country = random.choice(["NL", "FR", "BR"], rows)
+    return pa.table({"amount": amount, "night": night, "country": country,
+                     "is_fraud": random.random(rows) < odds * 0.6})
 
 
 @pytest.fixture(scope="package")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The working folder, with table.csv in it."""
-    from sklearn.datasets import load_breast_cancer
-
-    place = tmp_path_factory.mktemp("road")
-    frame = load_breast_cancer(as_frame=True).frame
-    frame["target"] = frame["target"].map({0: "malignant", 1: "benign"})
-    frame.to_csv(place / "table.csv", index=False)
+    """The working folder, with what the README's commands name."""
+    place: Path = tmp_path_factory.mktemp("road")
+    table = payments()
+    parquet.write_table(table, place / "tx.parquet")
+    table.slice(0, 5).drop_columns(["is_fraud"]).to_pandas().to_json(
+        place / "rows.jsonl", orient="records", lines=True)
     return place
 
 
@@ -36,10 +63,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def raymill(folder: Path) -> Iterator[Raymill]:
     """Runs `raymill ...` in the working folder; services still running at the end are stopped."""
 
-    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def call(*arguments: str) -> Process:
         return subprocess.run(
             [sys.executable, "-m", "raymill", *arguments], cwd=folder, text=True,
-            capture_output=True, timeout=280, check=False,
+            capture_output=True, timeout=400, check=False,
             env={**os.environ, "RAYMILL_HOME": str(folder / ".raymill")},
         )
 
@@ -48,11 +75,25 @@ def raymill(folder: Path) -> Iterator[Raymill]:
 
 
 @pytest.fixture(scope="package")
-def ran(raymill: Raymill) -> dict[str, Any]:
-    """The document of `raymill run --json`."""
-    done = raymill("init", "tumour", "--data", "table.csv", "--target", "target")
+def walked(raymill: Raymill) -> dict[str, Process]:
+    """What the README's commands did, up to `predict`: the service runs."""
+    done: dict[str, Process] = {}
+    for arguments in typed()[:-2]:
+        done[arguments[0]] = made = raymill(*arguments)
+        assert made.returncode == 0, f"{arguments}\n{made.stdout}\n{made.stderr}"
+    return done
+
+
+@pytest.fixture(scope="package")
+def again(raymill: Raymill, walked: dict[str, Process]) -> Process:
+    """`raymill run --json` once more."""
+    done = raymill("run", "fraud/raymill.yaml", "--json")
     assert done.returncode == 0, done.stderr
-    done = raymill("run", "tumour/raymill.yaml", "--json", *sets())
-    assert done.returncode == 0, done.stderr
-    document: dict[str, Any] = json.loads(done.stdout)
+    return done
+
+
+@pytest.fixture(scope="package")
+def ran(again: Process) -> dict[str, Any]:
+    """The document of the run."""
+    document: dict[str, Any] = json.loads(again.stdout)
     return document
