@@ -111,7 +111,7 @@ def _rules() -> str:
         "    http-request disable-l7-retry if METH_POST !{ path "
         f"{' '.join(PURE)} }} !{{ path_beg /v2/ }}\n"
         "    http-request return status 404 content-type application/problem+json "
-        f"string '{NOT_FOUND}' if {{ path -i /-/routes }}\n"
+        f"string '{NOT_FOUND}' if {{ path -i /-/routes }} or !{{ path_beg / }}\n"
     )
 
 

@@ -24,6 +24,7 @@ from raymill.serving.protocols.arrow import ARROW
 from raymill.serving.state import ServiceStatus
 
 CLIENTS, HANG_S, SLOW_S = 8, 30.0, 45.0
+_NAMED = 10
 JSON = "application/json"
 _PIECES = [
     b"NaN", b"Infinity", b"-1e999", b"9" * 400, b"null", b"true", b'"a"', b"[]", b"{}", b"\xff\xfe",
@@ -97,16 +98,23 @@ class Seen:
 
     def __init__(self) -> None:
         self.statuses: Counter[str] = Counter()
+        self.broken: list[dict[str, str]] = []  # the first requests that were answered with 5xx
 
     async def ask(self, port: int, data: bytes) -> None:
-        """One request on a connection of its own; the end is told, as a client that gives up."""
+        """One request on a connection of its own. Of a head of unknown length the end is told, as a
+        client does that gives up; of the others it is not: HAProxy would answer 400 by itself."""
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
             writer.write(data)
-            if writer.can_write_eof():
+            if b"Content-Length: %d\r\n" % len(data.partition(b"\r\n\r\n")[2]) not in data:
                 writer.write_eof()
             head = await asyncio.wait_for(reader.readuntil(b"\r\n"), HANG_S)
-            self.statuses[head.split(b" ", 2)[1].decode("latin-1")] += 1
+            status = head.split(b" ", 2)[1].decode("latin-1")
+            self.statuses[status] += 1
+            if status.startswith("5") and len(self.broken) < _NAMED:
+                rest = await asyncio.wait_for(reader.read(1000), HANG_S)
+                self.broken.append({"asked": repr(data[:300]), "bytes": str(len(data)),
+                                    "answer": repr(head + rest)})
         except TimeoutError:
             self.statuses["hung"] += 1
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError):
@@ -170,7 +178,8 @@ def run() -> Survival:
         name="malformed", fault="malformed requests and slow connections", injected=total,
         survived=total if after <= 1.1 * before + 20 * 2**20 else 0, lost=bad,
         goal="0 of 5xx, 0 hangs, memory flat, slow ones cut off",
-        details={"statuses": dict(seen.statuses), "slow": len(cut), "cut_off": cut.count(True),
+        details={"statuses": dict(seen.statuses), "broken": seen.broken,
+                 "slow": len(cut), "cut_off": cut.count(True),
                  "memory_mb": [round(before / 2**20), round(after / 2**20)]},
     )
 

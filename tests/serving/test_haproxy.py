@@ -55,6 +55,12 @@ def test_haproxy_without_routes_says_to_come_back_and_not_that_a_path_is_unknown
     assert json.loads(line.split("string ")[1].strip("'"))["status"] == 503
 
 
+def test_a_request_without_a_path_is_404_and_no_lack_of_replicas() -> None:
+    """`OPTIONS *` goes to no backend of Serve's."""
+    (rule,) = [line for line in narrow(RAYS, PLAIN).splitlines() if "!{ path_beg / }" in line]
+    assert "return status 404" in rule
+
+
 def test_clients_cannot_set_serves_control_headers() -> None:
     frontend = narrow(RAYS, PLAIN).split("frontend http_frontend")[1].split("backend")[0]
     for name in ("x-request-timeout-seconds", "x-request-disconnect-disabled", "x-serve-"):
