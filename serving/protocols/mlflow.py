@@ -91,7 +91,7 @@ class Invocations:
                     column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True,
                     quoted_strings_can_be_null=False, null_values=NULLS),
             )
-        except pa.ArrowException:
+        except (pa.ArrowException, UnicodeDecodeError):  # of names that are no UTF-8
             raise HttpProblem(400, "The body is not a CSV with a header and rows of as many "
                                    "fields.") from None
         return Asked(

@@ -158,12 +158,12 @@ def test_csv_is_read(ask: Client) -> None:
 
 @pytest.mark.parametrize(
     ("text", "status", "field"),
-    [("x,code\n7\n", 400, None), ("", 400, None), ("x,code\n7,AB\n8\n", 400, None),
+    [("x,code\n7\n", 400, None), (b"x,c\xfade\n7,AB\n", 400, None), (b"x,code\n7,A\xfa\n", 400, None), ("", 400, None), ("x,code\n7,AB\n8\n", 400, None),
      ("x,code,colr\n7,AB,1\n", 422, "colr"), ("x\n7\n", 422, "code"),
      (f"x,code\n{SECRET},AB\n", 422, "x"), ("x,code\n", 422, None), ("x,x,code\n1,1,AB\n", 422, None)],
 )
 def test_bad_csv_is_refused_and_its_field_named(
-    ask: Client, text: str, status: int, field: str | None
+    ask: Client, text: str | bytes, status: int, field: str | None
 ) -> None:
     document = problem(ask("POST", "/invocations", content=text, headers=CSV), status)
     assert [e["field"] for e in document.get("errors", [])] == ([field] if field else [])
