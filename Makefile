@@ -28,8 +28,11 @@ check: $(STAMP)  ## lint and types
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
-test: check  ## lint, types, unit and integration tests; ARGS="tests/data -x" for a part
-	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+test: $(STAMP)  ## lint, types, unit and integration tests; ARGS="tests/data -x" for a part
+	$(BIN)/ruff check
+	$(BIN)/mypy & types=$$!; \
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder $(ARGS); tests=$$?; \
+	wait $$types && exit $$tests
 
 bench: $(STAMP)  ## figures: ours beside the floor or the peer; NAME=ingest for one
 	$(BIN)/python -m benchmarks $(NAME)

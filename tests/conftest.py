@@ -20,6 +20,24 @@ from raymill.cluster.environment import DEFAULTS, ensure_token
 os.environ |= {key: value for key, value in DEFAULTS.items() if key not in os.environ}
 
 
+TESTS = Path(__file__).parent
+LONGEST = (  # modules first, so that the short ones fill what is left at the end
+    "road/test_road.py", "training/test_distributed.py", "tuning/test_search.py",
+    "serving/test_service.py", "tuning/test_kill.py", "tuning/test_resources.py",
+    "road/test_text.py", "serving/test_conductor.py", "cluster/test_local.py",
+    "serving/test_rollout_service.py", "cluster/test_jobs.py", "training/test_kills.py",
+    "serving/test_reach.py", "training/test_parallel.py", "serving/test_score.py",
+    "data/test_prepare.py", "tracking/test_store.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`make test` shares modules out to processes in this order."""
+    places = {TESTS / module: place for place, module in enumerate(LONGEST)}
+    assert all(path.exists() for path in places), "a module of LONGEST is gone"
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[str]:
     """A database server of the module's own, on a socket in a folder that another user may enter."""

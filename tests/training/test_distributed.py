@@ -82,12 +82,6 @@ def test_two_workers_train_as_one_on_the_same_batches(tmp_path: Path) -> None:
     assert [event.data["epoch"] for event in events if event.kind == "epoch"] == [1, 2, 3]
     assert result.epochs == 3 and result.checkpoint is not None
 
-    events.clear()
-    again = train(job(**EXACT, workers=as_many, cpus_per_worker=1), given, tmp_path / "two",
-                  events.append)
-    assert again == result
-    assert not [event for event in events if event.kind == "epoch"]
-
 
 def test_rows_too_many_for_the_object_store_are_shared_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -31,7 +31,7 @@ def notify(event):
         print(json.dumps(event.data), flush=True)
 
 budget._WRITE_EVERY_S = 0.5
-ray.init(address="local", num_cpus=2, log_to_driver=False, dashboard_host="127.0.0.1")
+ray.init(address="local", num_cpus=2, log_to_driver=False, include_dashboard=False)
 result = search(
     ModelSpec(family="own:build"), TrainingSpec(epochs=4, patience=None, loop="own:slow"), None,
     TuningSpec(trials=5, concurrency=1, scheduler="none",
