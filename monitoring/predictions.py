@@ -17,7 +17,8 @@ from raymill.errors import DataError
 from . import labels
 from .store import META, parts, read_part
 
-_SLACK = timedelta(days=1)  # a part holds rows of the day after it was begun, and none of before
+_SLACK = timedelta(days=1)  # a part holds rows of the day after it was begun, and, around midnight,
+                            # some that were answered just before
 _KEYS = ["id", "row"]
 
 
@@ -57,7 +58,7 @@ def chunks(
     """
     wanted = None if columns is None else [*dict.fromkeys([*columns, "time", "version", "variant"])]
     first = None if window.since is None else _utc(window.since).date() - _SLACK
-    last = None if window.until is None else _utc(window.until).date()
+    last = None if window.until is None else _utc(window.until).date() + _SLACK
     for part in parts(log, first, last):
         table = read_part(log, part, wanted)
         if table is not None and len(table := window.of(table)):

@@ -101,7 +101,7 @@ def score(
             note(notify, f"{book.resumed} of {len(units)} parts were scored before")
         made = {"bundle": str(version.bundle_path), "digest": version.digest,
                 "version": version.version, "home": str(home), "units": units, "layout": layout,
-                "quarantine": options.on_violation == "quarantine"}
+                "halt": str(book.halt.absolute()), "quarantine": options.on_violation == "quarantine"}
         _fill(book, left, made, options.workers, _total(units), notify)
         book.finish(identity)
         new = [done for part, done in book.done.items() if part not in before]
@@ -171,15 +171,20 @@ def _fill(
     """Score the units that are left, taking each down as soon as its files are there.
 
     Raises:
-        DataError: of the first unit with bad rows, where these are not quarantined.
+        DataError: of the units with bad rows, where these are not quarantined. Those that were
+            being scored beside them are finished first.
     """
     tell = _progress(notify, "score", total, "rows")
     tell(book.scored + book.quarantined)
+    problems: list[Problem] = []
     for done in _scored(left, made, workers):
         if done.problems:
-            raise DataError([Problem(**problem) for problem in done.problems])
+            problems += [Problem(**problem) for problem in done.problems]
+            continue
         book.add(done)
         tell(book.scored + book.quarantined)
+    if problems:
+        raise DataError(problems)
 
 
 def _scored(left: list[int], made: dict[str, Any], workers: int | None) -> Iterator[Done]:

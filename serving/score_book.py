@@ -16,7 +16,7 @@ from raymill.errors import Problem, UsageError
 from .score_units import QUARANTINE, Done
 
 FOLDER = "_raymill"  # readers of data sets skip names that begin so
-IDENTITY, LINES, MANIFEST = "score.json", "done.jsonl", "manifest.json"
+IDENTITY, LINES, MANIFEST, HALT = "score.json", "done.jsonl", "manifest.json", "halt"
 
 
 class Book:
@@ -25,6 +25,7 @@ class Book:
     def __init__(self, out: Path, done: dict[str, Done]) -> None:
         self.out, self.done = out, done
         self.resumed = len(done)
+        self.halt = out / FOLDER / HALT  # while it is there, no worker begins a unit
 
     def add(self, done: Done) -> None:
         """Take down a unit whose files are on the disk."""
@@ -77,7 +78,8 @@ def opened(out: Path, identity: Mapping[str, Any], *, restart: bool) -> Iterator
         if restart:
             _clear(out)
         _check(out, identity)
-        (folder / MANIFEST).unlink(missing_ok=True)
+        for name in (MANIFEST, HALT):
+            (folder / name).unlink(missing_ok=True)
         _write(folder / IDENTITY, identity)
         for left in out.rglob(".*.tmp"):  # of workers that were killed
             left.unlink()

@@ -102,22 +102,25 @@ class Worker:
     worker's death, writes the same files again.
 
     Args:
-        quarantine: bad rows are set aside with their reasons; otherwise they end the scoring.
+        quarantine: bad rows are set aside with their reasons; otherwise they end the scoring: the
+            file `halt` is made, and no worker begins a unit while it is there.
     """
 
     def __init__(
         self, bundle: str, digest: str, version: int, home: str, units: Sequence[Unit],
-        layout: Layout, quarantine: bool,
+        layout: Layout, quarantine: bool, halt: str,
     ) -> None:
         opened = Bundle.open(Path(bundle), digest)
         self._predictor = Predictor(opened, factories=allowed(Path(home)), threads=1)
         self._contract, self._version = opened.contract, version
         self._units, self._layout, self._quarantine = units, layout, quarantine
+        self._halt = Path(halt)
         self._read: tuple[Chunk, list[Raw]] | None = None
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Ray Data's call: `unit` are indices; `done` are the JSON of `Done`."""
-        done = [self.score(self._units[int(index)]).to_json() for index in batch["unit"]]
+        done = [self.score(self._units[int(index)]).to_json() for index in batch["unit"]
+                if not self._halt.exists()]
         return {"done": np.array(done, dtype=object)}
 
     def score(self, unit: Unit) -> Done:
@@ -137,6 +140,7 @@ class Worker:
             if len(done.table):
                 scored.append(self._answers(unit, table, done))
         if bad and not self._quarantine:
+            self._halt.touch()
             return Done(unit.part, problems=tuple(_problems(unit, bad)))
         files = [file for table in _joined(scored) for file in self._write(table, unit.part)]
         for table in _joined(bad):

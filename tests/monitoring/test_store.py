@@ -119,6 +119,15 @@ def test_a_window_chooses_by_time_version_and_variant(tmp_path: Path) -> None:
     assert ids(Window(since=naive, version=2, variant="champion")) == ["c"]
 
 
+def test_a_row_of_just_before_midnight_may_stand_in_the_next_days_part(tmp_path: Path) -> None:
+    moment = datetime(2026, 3, 1, 23, 59, 59, tzinfo=UTC)
+    made = stream(tmp_path, batch(["a"], time=[moment]))
+    made.close()
+    made.path.rename(made.path.with_name(f"20260302{made.path.name[8:]}"))
+    assert len(predictions.read(tmp_path, Window(until=moment + timedelta(microseconds=1)))) == 1
+    assert len(predictions.read(tmp_path, Window(until=moment))) == 0
+
+
 def test_versions_with_other_columns_are_read_together(tmp_path: Path) -> None:
     stream(tmp_path, batch(["a"], **{"input.x": [1.0]})).finish()
     stream(tmp_path, batch(["b"], **{"input.y": ["red"]})).finish()

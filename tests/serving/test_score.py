@@ -47,7 +47,8 @@ def csv(path: Path, rows: pd.DataFrame, *more: str) -> Chunk:
 
 
 def worker(bundle: Bundle, units: list[Unit], layout: Layout, *, quarantine: bool = True) -> Worker:
-    return Worker(str(bundle.path), bundle.digest, 7, str(bundle.path), units, layout, quarantine)
+    return Worker(str(bundle.path), bundle.digest, 7, str(bundle.path), units, layout, quarantine,
+                  layout.out + ".halt")
 
 
 def test_units_hold_every_row_once(tmp_path: Path) -> None:
@@ -103,7 +104,11 @@ def test_bad_rows_end_the_scoring_or_are_set_aside(bundle: Bundle, tmp_path: Pat
     places = {problem["where"] for problem in refused.problems}
     assert places == {"a.csv row 11", "a.csv row 12", "a.csv row 13"}
     assert not refused.files and not (tmp_path / "out").exists()
-    (done,) = [worker(bundle, units, layout).score(unit) for unit in units]
+    scorer = worker(bundle, units, layout)
+    batch = {"unit": np.arange(1)}
+    assert not len(scorer(batch)["done"])  # none is begun after one was refused
+    Path(layout.out + ".halt").unlink()
+    (done,) = [Done.from_json(text) for text in scorer(batch)["done"]]
     assert (done.scored, done.quarantined) == (10, 3)
     assert [file["folder"] for file in done.files] == ["", QUARANTINE]
     aside = pq.read_table(tmp_path / "out" / QUARANTINE / f"{done.part}.parquet").to_pylist()
@@ -157,10 +162,12 @@ def test_a_scoring_goes_on_where_it_ended(bundle: Bundle, tmp_path: Path) -> Non
     with pytest.raises(DataError, match=r"b\.csv row 101"):
         score(version, [str(data)], out, tmp_path, ScoreOptions(workers=1))
     assert not (out / "_raymill" / "manifest.json").exists()
+    lines = out / "_raymill" / "done.jsonl"  # the other file's part, if it was begun before
+    finished = len(lines.read_text().splitlines()) if lines.exists() else 0
     options = ScoreOptions(workers=2, on_violation="quarantine")
     result = score(version, [str(data)], out, tmp_path, options)
     assert (result.scored, result.quarantined, result.parts) == (300, 1, 2)
-    assert result.resumed == 1
+    assert result.resumed == finished
     again = score(version, [str(data)], out, tmp_path, options)
     assert again.resumed == 2 and again.scored == 300
     ids = [i for path in out.glob("part-*") for i in pq.read_table(path)["id"].to_pylist()]
