@@ -29,6 +29,8 @@ DEFAULTS = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_preload_python_modules": "raymill.worker_start",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",  # waiting threads must not hold the CPUs that Ray shares out
     "SPT_NOENV": "1",  # process titles must not overwrite the environment that holds MARK

@@ -24,6 +24,7 @@ from .position import Position, Stretch
 from .strategy import like
 from .tensors import bytes_of, to_host, write_tensors
 
+CHECKPOINTS = "checkpoints"  # the folder of a run's or a trial's
 _NAME = re.compile(r"ckpt-(\d{8})")
 MODEL, OPTIMIZER, RANKS, EMA = "model", "optimizer", "ranks", "ema"
 TensorGroup = Mapping[str, Tensor]

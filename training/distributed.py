@@ -22,6 +22,7 @@ from raymill.events import Event, Notify, ignore, note
 from raymill.signals import deferred
 
 from .background import Background
+from .checkpoint import CHECKPOINTS
 from .devices import usable_gpus
 from .failures import last_line, lost, may_pass, raised
 from .gpus import idle, workers_on
@@ -37,7 +38,6 @@ from .watchdog import Watchdog, dump_on_signal, stack_file
 if TYPE_CHECKING:
     from raymill.data.prepare import Prepared
 
-CHECKPOINTS = "checkpoints"
 INTERRUPTED = {"interrupted": True}
 BEAT_S = 1.0
 STARTING_S = 90.0  # a step, for what comes before the first: rows, model, compiler, checkpoint

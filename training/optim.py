@@ -8,9 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .eager import eager
 from .spec import TrainingSpec
 
 SGD_MOMENTUM, MUON_MOMENTUM = 0.9, 0.95
+_ADAMW = eager(torch.optim.AdamW)
+_MUON = eager(torch.optim.Muon)
+_SGD = eager(torch.optim.SGD)
 
 
 def make_optimizer(model: nn.Module, spec: TrainingSpec) -> torch.optim.Optimizer:
@@ -21,7 +25,7 @@ def make_optimizer(model: nn.Module, spec: TrainingSpec) -> torch.optim.Optimize
     """
     if spec.optimizer == "sgd":
         momentum = SGD_MOMENTUM if spec.momentum is None else spec.momentum
-        return torch.optim.SGD(_groups(_trained(model), spec), lr=spec.lr, fused=True,
+        return _SGD(_groups(_trained(model), spec), lr=spec.lr, fused=True,
                                momentum=momentum, nesterov=bool(spec.nesterov))
     if spec.optimizer == "muon":
         return _muon(model, spec)
@@ -41,7 +45,7 @@ def _groups(parameters: list[Tensor], spec: TrainingSpec) -> list[dict[str, Any]
 
 
 def _adamw(parameters: list[Tensor], spec: TrainingSpec) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(_groups(parameters, spec), lr=spec.lr, fused=True)
+    return _ADAMW(_groups(parameters, spec), lr=spec.lr, fused=True)
 
 
 def _muon(model: nn.Module, spec: TrainingSpec) -> torch.optim.Optimizer:
@@ -53,7 +57,7 @@ def _muon(model: nn.Module, spec: TrainingSpec) -> torch.optim.Optimizer:
     momentum = MUON_MOMENTUM if spec.momentum is None else spec.momentum
     parts: list[torch.optim.Optimizer] = []
     if matrices:
-        parts.append(torch.optim.Muon(
+        parts.append(_MUON(
             matrices, lr=spec.lr, weight_decay=spec.weight_decay, momentum=momentum,
             nesterov=spec.nesterov is not False, adjust_lr_fn="match_rms_adamw"))
     if rest:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -63,9 +64,24 @@ def fits(prepared: Prepared) -> bool:
     return bool(needed <= ROOM * min(sizes, default=0))
 
 
+_shared: dict[int, dict[str, list[Any]]] = {}  # by the id of the prepared data
+
+
+@contextmanager
+def holding(prepared: Prepared) -> Iterator[None]:
+    """While the block runs, `hold` makes the rows once for whoever asks, and keeps them."""
+    _shared[id(prepared)] = {}
+    try:
+        yield
+    finally:
+        del _shared[id(prepared)]
+
+
 def hold(prepared: Prepared) -> dict[str, list[Any]]:
     """All rows of each split as one block in the object store, that the workers of a node map."""
-    held: dict[str, list[Any]] = {}
+    held = _shared.get(id(prepared), {})
+    if held:
+        return held
     for split in SPLITS:
         blocks = prepared.tensors(split)
         held[split] = blocks if len(blocks) < 2 else [submit(_join, blocks)]

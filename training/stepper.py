@@ -123,7 +123,7 @@ class Stepper:
         if scaler is not None:
             scaler.scale(loss * times).backward()
         else:
-            loss.backward(torch.full_like(loss, times))
+            (loss * times).backward()
 
     def weighted(self, output: Tensor, target: Tensor) -> Tensor:
         """The loss `[B]` of each row, times its class's weight."""

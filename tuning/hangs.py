@@ -25,7 +25,7 @@ _ANSWER_S = 10.0
 
 
 class Pulse:
-    """An actor of its own: it lives while trials die."""
+    """Every running trial's last beat, in an actor that lives while trials die."""
 
     def __init__(self) -> None:
         self._beats: dict[int, tuple[Beat, float]] = {}
@@ -85,7 +85,7 @@ class Hangs:
         try:
             beats = ray.get(self._pulse.beats.remote(), timeout=_ANSWER_S)
         except ray.exceptions.RayError:
-            return  # it starts again, without what it knew
+            return  # trials that start say so: it holds their rows as well
         late = overdue({n: known for n, known in beats.items() if n in live}, self._floor_s)
         for number, (beat, age) in late.items():
             if beat.pid not in self._ended:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from raymill.errors import ArtifactError
 from raymill.events import Event, Notify
-from raymill.training.checkpoint import newest_good, of_epoch, read_progress
-from raymill.training.distributed import CHECKPOINTS
+from raymill.training.checkpoint import CHECKPOINTS, newest_good, of_epoch, read_progress
 
 FOLDER = "trials"
 

@@ -13,15 +13,16 @@ from raymill.errors import UsageError
 from raymill.events import Notify, note
 from raymill.training.devices import usable_gpus
 from raymill.training.distributed import Share
-from raymill.training.placement import place_rows
+from raymill.training.placement import SPLITS, fits, hold, place_rows
 from raymill.training.spec import TrainingSpec
 
 from .capacity import Plan
-from .hangs import Hangs, Pulse
+from .desk import Desk
+from .hangs import Hangs
 from .measures import Meter
 from .nested import RowsHolder, nested
 from .orphans import settle
-from .trial import Holder, Trainable, trainable
+from .trial import Trainable, trainable
 
 if TYPE_CHECKING:
     from raymill.data.prepare import Prepared
@@ -46,11 +47,11 @@ def launched(
         note(notify, "torch can use no GPU here: Ray's are only counted, and trials compute on "
                      "the CPU")
     if plan.workers == 1:
-        blocks = {split: list(prepared.tensors(split)) for split in ("train", "validation")}
-        pulse = ray.remote(num_cpus=0, max_restarts=3)(Pulse).remote()
-        with _held(pulse), _held(Holder.remote(blocks)) as holder:  # type: ignore[attr-defined]
-            yield (trainable(holder, pulse, folder, plan.cpu, plan.gpu, meter),
-                   Hangs(pulse, training.watchdog, folder))
+        blocks = hold(prepared) if fits(prepared) else {
+            split: prepared.tensors(split) for split in SPLITS}
+        with _held(ray.remote(num_cpus=0)(Desk).remote(blocks)) as desk:
+            yield (trainable(desk, folder, plan.cpu, plan.gpu, meter),
+                   Hangs(desk, training.watchdog, folder))
         return
     share = Share(threads=max(1, int(plan.cpu)), cpus=plan.cpu, gpus=plan.gpu,
                   backend="gloo" if counted_only else None)

@@ -12,7 +12,8 @@ import torch
 
 from raymill.errors import TrainingError
 from raymill.events import Event
-from raymill.training.distributed import CHECKPOINTS, Share, train_rows
+from raymill.training.checkpoint import CHECKPOINTS
+from raymill.training.distributed import Share, train_rows
 from raymill.training.job import TrainJob
 from raymill.training.placement import Rows
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import tune
+from ray.air._internal import usage
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from raymill.events import Notify, note
@@ -21,6 +22,7 @@ from raymill.events import Notify, note
 from .bridge import Ends, LedgerScheduler, LedgerSearcher, Teller, Watch
 from .budget import Budget
 from .capacity import Plan, plan
+from .inherited import inherited
 from .kept import FOLDER, Kept
 from .launch import launched
 from .ledger import Ledger
@@ -71,7 +73,7 @@ def run_trials(ledger: Ledger, what: What, tuning: TuningSpec, prepared: Prepare
         teller.callbacks.append(lambda *_: forget(trials, ledger.donors()))
     with _scratch(out) as folder, launched(
         room, prepared, trials, notify, meter(prepared, ledger.objectives.measured), base.training,
-    ) as (run, hangs), _quiet():
+    ) as (run, hangs), _quiet(), inherited():
         watch = Watch(what.base.metric, teller, _sweeper(room), hangs)
         tuner = _tuner(run, ledger, what, tuning, room, teller, own, folder, watch)
         try:
@@ -170,15 +172,17 @@ def _scratch(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Tune without its printing, its loggers and its snapshots."""
+    """Tune without its printing, its loggers, its snapshots and its telemetry."""
     before = {name: os.environ.get(name) for name in QUIET}
     logger = logging.getLogger("ray.tune")
-    level = logger.level
+    level, tag_callbacks = logger.level, usage.tag_callbacks
     os.environ.update(QUIET)
     logger.setLevel(logging.CRITICAL)
+    usage.tag_callbacks = lambda callbacks: False  # it imports MLflow to count its callback
     try:
         yield
     finally:
+        usage.tag_callbacks = tag_callbacks
         logger.setLevel(level)
         for name, value in before.items():
             restore = partial(os.environ.pop, name, None) if value is None else partial(

@@ -15,8 +15,7 @@ import torch
 from ray import tune
 
 from raymill.errors import TrainingError
-from raymill.training.checkpoint import adopt, newest_good, read_progress
-from raymill.training.distributed import CHECKPOINTS
+from raymill.training.checkpoint import CHECKPOINTS, adopt, newest_good, read_progress
 from raymill.training.job import TrainJob
 from raymill.training.loop import fit
 from raymill.training.session import StopTraining, pick_device
@@ -33,21 +32,6 @@ PLACE = "place"  # {"gpus": Ray's ids, "device": torch's, "began": epoch seconds
 
 Trainable = Callable[[dict[str, Any]], dict[str, Any]]
 Shards = tuple[Shard, Shard]
-
-
-@ray.remote(num_cpus=0)
-class Holder:
-    """Holds the references to the tensors that all trials share.
-
-    References captured in a trainable would be pinned until the driver ends; these go when the
-    holder does.
-    """
-
-    def __init__(self, blocks: dict[str, list[ray.ObjectRef]]) -> None:
-        self._blocks = blocks
-
-    def blocks(self) -> dict[str, list[ray.ObjectRef]]:
-        return self._blocks
 
 
 @dataclass
@@ -119,19 +103,18 @@ class TrialSession:
         return newest_good(self.folder) if self.folder is not None else None
 
 
-def trainable(
-    holder: Any, pulse: Any, folder: Path, cpus: float, gpu: float, meter: Meter
-) -> Trainable:
+def trainable(desk: Any, folder: Path, cpus: float, gpu: float, meter: Meter) -> Trainable:
     """What Tune runs for a trial of one worker.
 
     Its configuration is `number`, `again` (see `own_folder`) and `job`, the JSON of a `TrainJob`;
     of a share of the epochs also `start`, `until` and `donor`, the number of the trial to go on
-    from. Epochs are checkpointed below `folder`, and steps told to `pulse`.
+    from. Rows are had of the `desk`, to which steps are told; epochs are checkpointed below
+    `folder`.
     """
 
     def run_trial(config: dict[str, Any]) -> dict[str, Any]:
         own = own_folder(folder, config)
-        heart = Heart(pulse, config["number"])
+        heart = Heart(desk, config["number"])
         heart.beat()
         torch.set_num_threads(max(1, int(cpus)))
         job = TrainJob.from_dict(json.loads(config["job"]))
@@ -142,7 +125,7 @@ def trainable(
         began = time.perf_counter()
         with dump_on_signal(stack_file(own, 0)):
             try:
-                train, validation = _shards(holder, job.training.seed)
+                train, validation = _shards(desk, job.training.seed)
                 if config.get("donor") is not None:
                     _start_from(own, own.parent / str(config["donor"]), job.identity(train.rows))
                 session.go_on()
@@ -188,12 +171,12 @@ def place(device: torch.device) -> dict[str, Any]:
 _kept: dict[tuple[str, int], Shards] = {}
 
 
-def _shards(holder: Any, seed: int) -> Shards:
+def _shards(desk: Any, seed: int) -> Shards:
     """The shards of this search, made once a process."""
-    key = (holder._actor_id.hex(), seed)
+    key = (desk._actor_id.hex(), seed)
     if key not in _kept:
         _kept.clear()
-        blocks = ray.get(holder.blocks.remote())
+        blocks = ray.get(desk.blocks.remote())
         train, validation = (ray.get(blocks[split]) for split in ("train", "validation"))
         _kept[key] = Shard(train, seed), Shard(validation, seed)
     return _kept[key]

@@ -44,11 +44,14 @@ def run(
         RaymillError: with problems that the user can mend. A model that a gate refuses is no
             error: see `RunResult.passed`.
     """
+    from raymill.training.placement import holding
+
     with workspace(spec, "run", base, home, notify) as work:
         make_plan(spec, cluster_nodes()).require()
         data = steps.prepare_data(work)
-        found = steps.search(work, data)
-        trained = steps.train(work, data, found)
+        with holding(data):
+            found = steps.search(work, data)
+            trained = steps.train(work, data, found)
         evaluation = steps.evaluate(work, data, trained.open())
         verdicts = steps.gate(work, evaluation)
         version, champion = steps.register(work, trained, evaluation, verdicts)
