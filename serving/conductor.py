@@ -21,10 +21,11 @@ from raymill.errors import ArtifactError, RaymillError, UsageError
 from raymill.tracking.audit import Audit
 from raymill.tracking.home import Home
 
+from .aside import step_aside
 from .mailbox import Ask, Mailbox
 from .order import Order
 from .plan import ACKS, GOLDEN, STATS, Plan, Variant, acks
-from .proof import Proof, step_aside
+from .proof import Proof
 from .rollout import Decision, Rollout, Values
 from .rollout_state import ENDED, RolloutStatus, read_rollout, write_rollout
 from .sequential import Moments

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ray import serve
 from raymill.errors import RaymillError
 
 from .access_log import AccessLog
+from .aside import aside
 from .environment import METRICS
 from .guards import guards_of
 from .loading import Load, load_bundle
@@ -34,6 +36,7 @@ class Replica:
         os.environ[METRICS] = str(Path(order.folder) / "metrics")
         logging.getLogger("raymill.serving").addHandler(_log(order))
         # Only now: prometheus_client settles at its import whether replicas share their counts.
+        aside(_import)
         from .endpoint import build, build_following
 
         folder, target_ms = Path(order.folder), order.spec.replicas.target_p99_ms
@@ -43,7 +46,7 @@ class Replica:
             guards = guards_of(order.spec, home, folder)
             plan = Plan.read(folder)
             if plan is None:
-                contract, predictor = load(order)
+                contract, predictor = aside(lambda: load(order))
                 self._endpoint = build(
                     order.name, order.version, order.spec, contract, predictor, guards, home
                 )
@@ -77,6 +80,12 @@ class Replica:
     def check_health(self) -> None:
         if self._endpoint.stuck:
             raise RuntimeError("a forward pass hangs")
+
+
+def _import() -> None:
+    """What a replica imports, which is most of its start."""
+    for name in (".endpoint", "raymill.training.predictor", "raymill.training.factories"):
+        import_module(name, __package__)
 
 
 def deploy(order: Order, load: Load = load_bundle) -> None:

@@ -56,6 +56,9 @@ def _ray(folder: Path, token: Path) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a replica without a GPU sees none
         "RAY_DEDUP_LOGS": "0",
+        # Ray's own would be 15: all else would go before replicas and HAProxy, also what is to
+        # step aside for them.
+        "RAY_worker_niceness": "0",
         # The switch that makes Ray take 127.0.0.1 for the node's address on Linux too: all that
         # listens (GCS, raylet, workers, agents, metrics) then binds to loopback.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",

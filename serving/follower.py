@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from raymill.errors import RaymillError
 
+from .aside import aside
 from .plan import GOLDEN, PLAN, Ack, Plan, Variant
 from .variants import Variants
 
@@ -45,22 +46,24 @@ class Follower:
         Raises:
             Exception: the champion can't be loaded.
         """
+        self._plan = aside(lambda: self._load_all(plan))
+        self._variants = Variants(plan, self._loaded[plan.champion.version])
+        self._variants.follow(self._plan, self._loaded)
+        self._acknowledge()
+        threading.Thread(target=self._run, name="follower", daemon=True).start()
+        return self._variants
+
+    def _load_all(self, plan: Plan) -> Plan:
+        """Loads until the plan stays what it is; that one."""
         champion = plan.champion
         self._loaded[champion.version] = self._made(champion)
-        variants = Variants(plan, self._loaded[champion.version])
         while True:
             for variant in plan.variants:
                 self._load(variant)
             newest = Plan.read(self._folder) or plan
             if newest.id == plan.id:
-                break
+                return plan
             plan = newest
-        self._variants = variants
-        self._plan = plan
-        variants.follow(plan, self._loaded)
-        self._acknowledge()
-        threading.Thread(target=self._run, name="follower", daemon=True).start()
-        return variants
 
     def _run(self) -> None:
         while True:

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from raymill.errors import ArtifactError, Problem
 
+from .aside import step_aside
 from .order import Order, write_private
 from .plan import GOLDEN
-
-_NICE = 10
-
-
-def step_aside(process: subprocess.Popen[Any]) -> None:
-    """Let those that answer go first on the CPUs."""
-    with suppress(OSError):  # it has ended already
-        os.setpriority(os.PRIO_PROCESS, process.pid, _NICE)
 
 
 class Proof:

@@ -169,6 +169,17 @@ def test_all_of_it_listens_on_loopback(running: ServiceStatus) -> None:
     assert len(sockets) >= 5 and hosts <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
 
 
+def test_what_answers_gives_way_to_nothing_of_the_service(running: ServiceStatus) -> None:
+    """Ray starts its workers at niceness 15, below a model's proof, which is to step aside."""
+    ours = [p for p in psutil.process_iter() if _mark(p) == running.folder]
+    answering = [p for p in ours if "ServeReplica" in p.name() or p.name() == "haproxy"]
+    assert len(answering) >= 2
+    assert {p.nice() for p in answering} == {psutil.Process(running.pid).nice()}
+    (replica,) = [p for p in answering if "ServeReplica" in p.name()][:1]
+    threads = {os.getpriority(os.PRIO_PROCESS, thread.id) for thread in replica.threads()}
+    assert threads == {replica.nice()}
+
+
 def _mark(process: psutil.Process) -> str | None:
     try:
         return process.environ().get(MARK)
