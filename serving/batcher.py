@@ -36,6 +36,9 @@ class Batcher(Generic[Rows, Scored]):
     A lone request starts at once; under load a pass takes up to `max_rows` rows of whole
     requests (a request that is larger goes alone). Requests whose caller gave up are left out.
 
+    At most `max_waiting` requests are held, or `share` times as many: 1, or more while other
+    replicas are missing whose requests come here.
+
     Belongs to one event loop; `close()` ends its thread.
     """
 
@@ -53,6 +56,7 @@ class Batcher(Generic[Rows, Scored]):
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="score")
         self._busy_since: float | None = None
         self._held = 0
+        self.share = 1.0
 
     @property
     def held(self) -> int:
@@ -61,7 +65,7 @@ class Batcher(Generic[Rows, Scored]):
 
     @property
     def full(self) -> bool:
-        return self._held >= self._max_waiting
+        return self._held >= self._max_waiting * self.share
 
     @property
     def busy_s(self) -> float:
@@ -72,7 +76,7 @@ class Batcher(Generic[Rows, Scored]):
         """What `score` says of `rows`, which are `count` of them.
 
         Raises:
-            Overloaded: `max_waiting` requests are held already.
+            Overloaded: as many requests are held already as may be.
             DataError: a row breaks the contract; other requests of the batch don't notice.
         """
         if self.full:

@@ -16,6 +16,7 @@ from raymill.errors import RaymillError
 from .access_log import AccessLog
 from .aside import aside
 from .environment import METRICS
+from .follower import MOST_SHARE
 from .guards import guards_of
 from .loading import Load, load_bundle
 from .order import Order, write_private
@@ -111,8 +112,8 @@ def application(
     deployment = serve.deployment(
         name=DEPLOYMENT,
         ray_actor_options={"num_cpus": spec.cpus_per_replica, "num_gpus": spec.gpus_per_replica},
-        # Past max_waiting the app itself answers 429; Serve's own limit lies just above it.
-        max_ongoing_requests=2 * spec.max_waiting,
+        # Past what may wait the app itself answers 429; Serve's own limit lies just above it.
+        max_ongoing_requests=(1 + min(spec.replicas.max, MOST_SHARE)) * spec.max_waiting,
         max_queued_requests=spec.max_waiting,
         backpressure_config={"status_code": 429, "retry_after_s": 1},
         autoscaling_config=autoscaling(spec),

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 from raymill.errors import RaymillError
 
 from .aside import aside
-from .plan import GOLDEN, PLAN, Ack, Plan, Variant
+from .plan import GOLDEN, PLAN, Ack, Plan, Variant, missing_share
 from .variants import Variants
 
 if TYPE_CHECKING:
     from .model import Model
 
+MOST_SHARE = 4
+"""A replica holds so many times `max_waiting` at most, however many others are missing."""
 _POLL_S = 0.1
 _log = logging.getLogger("raymill.serving")
 Make = Callable[[Variant, dict[str, Any] | None], "Model"]
@@ -86,9 +88,16 @@ class Follower:
                 self._loading.add(variant.version)
                 threading.Thread(target=self._load_beside, args=(variant,), name="load",
                                  daemon=True).start()
+        self._make_room()
         tallies = self._variants.now.tallies
         if tallies is not None:
             tallies.write(self._folder)
+
+    def _make_room(self) -> None:
+        """Replicas that are missing leave their requests to this one: let it hold more."""
+        share = min(missing_share(self._folder), MOST_SHARE)
+        for model in list(self._loaded.values()):
+            model.batcher.share = share
 
     def _load_beside(self, variant: Variant) -> None:
         self._load(variant)

@@ -17,7 +17,7 @@ from .order import Order, write_private
 
 Role = Literal["champion", "challenger", "shadow", "standby"]
 """`challenger` answers its share, `shadow` copies alone, `standby` is loaded and answers nothing."""
-PLAN, ACKS, STATS, GOLDEN = "plan.json", "acks", "stats", "golden"
+PLAN, ACKS, STATS, GOLDEN, WANTED = "plan.json", "acks", "stats", "golden", "wanted"
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,21 @@ class Ack:
 
     def write(self, folder: Path) -> None:
         write_private(folder / ACKS / f"{os.getpid()}.json", json.dumps(asdict(self)))
+
+
+def tell_wanted(folder: Path, replicas: int) -> None:
+    """Let the replicas know how many of them there should be."""
+    write_private(folder / WANTED, str(replicas))
+
+
+def missing_share(folder: Path) -> float:
+    """Replicas that there should be, for each that has loaded its plan and lives; 1 at least."""
+    try:
+        wanted = int((folder / WANTED).read_text())
+    except FileNotFoundError:
+        return 1.0
+    ready = sum(Path(f"/proc/{path.stem}").exists() for path in (folder / ACKS).glob("[0-9]*.json"))
+    return max(1.0, wanted / max(1, ready))
 
 
 def acks(folder: Path) -> list[Ack]:

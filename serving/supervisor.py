@@ -24,6 +24,7 @@ from . import deploy
 from .conductor import Conductor
 from .environment import MARK
 from .order import Order
+from .plan import tell_wanted
 from .state import ServiceStatus, first, held, write
 from .worth import LoggedValues
 
@@ -86,6 +87,7 @@ def _serve(order: Order, status: ServiceStatus, stop: threading.Event) -> Servic
             front = _front(order)
         running, target = deploy.replica_counts()
         if (running, target) != (status.replicas, status.target) or status.state != "ready":
+            tell_wanted(Path(order.folder), max(target, order.spec.replicas.min))
             moment = (round(time.time(), 2), running, target)
             status = status.but(
                 state="ready", replicas=running, target=target,

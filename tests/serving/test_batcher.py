@@ -91,6 +91,20 @@ def test_more_requests_than_may_wait_are_refused(gate: Gate) -> None:
     assert isinstance(results[2], Overloaded)
 
 
+def test_more_may_wait_while_other_replicas_are_missing(gate: Gate) -> None:
+    async def main() -> None:
+        batcher: Batcher[Any, Any] = Batcher(gate, max_rows=8, max_waiting=2)
+        batcher.share = 2.0
+        tasks = [asyncio.create_task(batcher.submit(rows(n), 1)) for n in range(5)]
+        await asyncio.sleep(0.05)
+        gate.open.release(5)
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [isinstance(each, Overloaded) for each in results] == [False] * 4 + [True]
+        batcher.close()
+
+    asyncio.run(main())
+
+
 def test_a_failure_of_the_model_reaches_every_request_and_the_next_is_served() -> None:
     answers: list[Callable[[], Any]] = [lambda: 1 / 0, lambda: [[{"y": 1}]]]
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -12,7 +16,8 @@ from raymill.data.contract import ColumnRule, Contract
 from raymill.errors import ArtifactError
 from raymill.serving import golden
 from raymill.serving.compatible import other_answers, refused_rows
-from raymill.serving.plan import Plan, Variant, bucket
+from raymill.serving.follower import MOST_SHARE, Follower
+from raymill.serving.plan import ACKS, GOLDEN, Plan, Variant, bucket, missing_share, tell_wanted
 from raymill.serving.spec import ServingSpec
 from raymill.serving.variants import Routing, Variants
 
@@ -24,6 +29,41 @@ def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert Plan.read(tmp_path) is None
     plan.write(tmp_path)
     assert Plan.read(tmp_path) == plan and plan.champion == CHAMPION
+
+
+def test_replicas_that_are_missing_are_shared_by_those_that_live(tmp_path: Path) -> None:
+    (tmp_path / ACKS).mkdir()
+    assert missing_share(tmp_path) == 1
+    tell_wanted(tmp_path, 6)
+    assert missing_share(tmp_path) == 6  # the first one, which is about to be ready
+    sleepers = [subprocess.Popen(["sleep", "60"]) for _ in range(2)]
+    for pid in (os.getpid(), *(each.pid for each in sleepers)):
+        (tmp_path / ACKS / f"{pid}.json").write_text("{}")
+    assert missing_share(tmp_path) == 2
+    sleepers[0].kill()
+    sleepers[0].wait()
+    assert missing_share(tmp_path) == 3
+    tell_wanted(tmp_path, 1)
+    assert missing_share(tmp_path) == 1
+    sleepers[1].kill()
+    sleepers[1].wait()
+
+
+def test_a_replica_holds_more_while_others_are_missing(tmp_path: Path) -> None:
+    for name in (ACKS, GOLDEN):
+        (tmp_path / name).mkdir()
+    plan = Plan(1, (CHAMPION,))
+    plan.write(tmp_path)
+    made: Any = SimpleNamespace(version=1, batcher=SimpleNamespace(share=1.0),
+                                scorer=SimpleNamespace(variant=""), variant="champion")
+    follower = Follower(tmp_path, lambda variant, expected: made)
+    follower.start(plan)
+    for wanted, share in ((2, 2), (1, 1), (9, MOST_SHARE)):
+        tell_wanted(tmp_path, wanted)
+        end = time.monotonic() + 10
+        while made.batcher.share != share and time.monotonic() < end:
+            time.sleep(0.02)
+        assert made.batcher.share == share
 
 
 def test_keys_fall_evenly_and_stay_where_they_are_when_the_share_grows() -> None:
