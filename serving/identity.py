@@ -10,15 +10,32 @@ HEADER, TRACEPARENT = b"x-raymill-id", b"traceparent"
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
 
+_STORE = 128
+_chances = list[bytes]()
+
 
 def new_id() -> str:
     """A UUIDv7 (RFC 9562): milliseconds since 1970 and 74 random bits, so ids sort by time."""
     moment = time.time_ns() // 1_000_000
-    chance = int.from_bytes(os.urandom(10), "big")
+    chance = _chance()
     value = (moment << 80 | 0x7 << 76 | (chance >> 68 & 0xFFF) << 64
              | 0x2 << 62 | chance & 0x3FFF_FFFF_FFFF_FFFF)
     text = f"{value:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def _chance() -> int:
+    """80 random bits. The system is asked for many at once: each time, another thread gets the
+    interpreter meanwhile."""
+    while True:
+        try:
+            return int.from_bytes(_chances.pop(), "big")
+        except IndexError:
+            many = os.urandom(10 * _STORE)
+            _chances.extend(many[at : at + 10] for at in range(0, len(many), 10))
+
+
+os.register_at_fork(after_in_child=_chances.clear)  # or both would give the same ids
 
 
 def born(id_: str) -> float | None:

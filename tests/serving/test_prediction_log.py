@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -79,6 +81,15 @@ def test_every_answer_has_an_id_that_its_rows_in_the_log_have_too(start: Start) 
     assert (first["prediction"], second["prediction"]) == ("fraud", "fine")
     assert first["probability_fraud"] == pytest.approx(0.7) and first["latency_ms"] > 0
     assert first["input.x"] == 7 and first["input.colour"] == "red"
+
+
+def test_no_id_is_given_twice_nor_in_two_processes() -> None:
+    code = ("import os\nfrom raymill.serving.identity import new_id\nnew_id()\nos.fork()\n"
+            "os.write(1, ''.join(new_id() + '\\n' for _ in range(300)).encode())")
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    ids = told.stdout.split()
+    assert len(ids) == len({id_[18:] for id_ in ids}) == 600  # what is by chance of them
+    assert all(born(id_) for id_ in ids)
 
 
 def test_a_refused_request_has_an_id_and_no_row(start: Start) -> None:
