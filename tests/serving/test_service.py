@@ -226,6 +226,28 @@ def test_a_name_is_served_once(running: ServiceStatus, bundle: Bundle, home: Pat
         service.start_detached(version_of(bundle), ServingSpec(), home, lambda event: None)
 
 
+def test_models_beside_each_other_have_their_own_ports_limits_and_ends(
+    running: ServiceStatus, bundle: Bundle, home: Path
+) -> None:
+    other = version_of(bundle)
+    other.name, other.version = "other", 2
+    spec = ServingSpec(port=free_port(), max_rows=3, replicas=ReplicasSpec(max=1))
+    second = service.start_detached(other, spec, home, lambda event: None)
+    urls = {each.name: each.url for each in service.status(home)}
+    assert urls == {"other": second.url, "toy": running.url} and second.url != running.url
+    for url, name, codes in ((running.url, "toy", {200}), (second.url, "other", {422})):
+        assert httpx.get(f"{url}/v2/models/{name}").status_code == 200
+        asked = [httpx.post(url + "/predict", json={"rows": ROWS[:4]}) for _ in range(5)]
+        assert {answer.status_code for answer in asked} == codes
+    answer = httpx.post(second.url + "/predict", json={"rows": ROWS[:3]}).json()
+    assert (answer["model"], answer["version"]) == ("other", 2)
+    service.stop(home, "other")
+    assert left(second.folder) == []
+    (still,) = service.status(home)
+    assert (still.name, still.state, still.pid) == ("toy", "ready", running.pid)
+    assert client.predict(running.url, ROWS[:2])
+
+
 def test_a_changed_bundle_is_not_served_and_leaves_nothing(
     bundle: Bundle, tmp_path: Path
 ) -> None:
