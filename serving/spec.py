@@ -110,7 +110,7 @@ class ServingSpec(Part):
     max_body_mb: Annotated[float, Field(gt=0, le=1024)] = 8
     """Of one request; more gets 413."""
     max_waiting: Annotated[int, Field(ge=1)] = 256
-    """Requests a replica holds before it says 429."""
+    """Requests a replica holds before it says 429; more while other replicas are missing."""
     max_connections: Annotated[int, Field(ge=16, le=100_000)] = 4096
     """Of the endpoint; more wait to be taken."""
 
