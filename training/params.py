@@ -168,7 +168,7 @@ class GBDTParams(Part):
     """Penalty on leaves' absolute values."""
     l2: Annotated[float, Field(ge=0)] = 1.0
     """Penalty on leaves' squares."""
-    bins: Annotated[int, Field(ge=2, le=65_535)] = 255
+    bins: Annotated[int, Field(ge=2, le=65_535)] = 511
     """Values that a number is told apart by, at most."""
 
 

@@ -34,7 +34,8 @@ tuning:
   space: {training.lr: {low: 1.0e-4, high: 1.0e-1, log: true}}
 """
 WORKERS = ["cluster.cpus=2", "tuning.resources.workers=2", "tuning.grace_epochs=1"]
-SHARED = ["cluster.cpus=8", "cluster.gpus=4", "tuning.resources.gpu=0.5", "tuning.scheduler=none"]
+SHARED = ["cluster.cpus=8", "cluster.gpus=4", "tuning.resources.gpu=0.5", "tuning.scheduler=none",
+          "training.epochs=100", "training.patience=null"]  # longer than eight starts take
 LIMIT_S = 170.0
 
 
