@@ -12,6 +12,7 @@ import importlib
 import json
 import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -109,6 +110,17 @@ def versions() -> dict[str, str]:
     return found
 
 
+def commit() -> str:
+    """The commit that was measured, a `+` after it where tracked files differ; "" outside git."""
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(RESULTS.parent), *words], capture_output=True,
+                              text=True, check=False).stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ":!benchmarks/results",
+                  ":!benchmarks/RESULTS.md")
+    return git("rev-parse", "--short=7", "HEAD") + ("+" if changed else "")
+
+
 def record(result: Figure | Survival, command: str, load: dict[str, Any]) -> dict[str, Any]:
     """The result as JSON, kept in `benchmarks/results/` at full scale."""
     own: dict[str, Any] = asdict(result) | {"holds": result.holds}
@@ -116,7 +128,7 @@ def record(result: Figure | Survival, command: str, load: dict[str, Any]) -> dic
         own["ratio"] = result.ratio
     document = {
         "kind": "figure" if isinstance(result, Figure) else "chaos",
-        **own, "versions": versions(), "command": command, "machine": load,
+        **own, "commit": commit(), "versions": versions(), "command": command, "machine": load,
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "scale": scale(),
     }
     if scale() == 1:
@@ -129,22 +141,25 @@ def record(result: Figure | Survival, command: str, load: dict[str, Any]) -> dic
 def line(document: dict[str, Any]) -> str:
     """One result as a row of RESULTS.md."""
     holds = "yes" if document["holds"] else "**no**"
+    made = " ".join((document["date"][:10], document.get("commit", ""))).strip()
     if document["kind"] == "chaos":
         return (f"| {document['name']} | {document['fault']} | {document['injected']} | "
-                f"{document['survived']} | {document['lost']} | {document['goal']} | {holds} |")
+                f"{document['survived']} | {document['lost']} | {document['goal']} | {holds} | "
+                f"{made} |")
     return (f"| {document['name']} | {document['ours']:,.4g} | {document['reference']:,.4g} "
             f"({document['reference_is']}) | {document['unit']} | {document['ratio']:.3f} | "
-            f"{document['goal']} | {holds} |")
+            f"{document['goal']} | {holds} | {made} |")
 
 
 def render() -> Path:
     """RESULTS.md from the records."""
     found = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
     text = ["# Results", "", "Made by `python -m benchmarks --render` from `benchmarks/results/`;",
-            "each file there has the command, versions, machine, date and details.", ""]
+            "each file there has the command, versions, machine, date and details. `made on` names",
+            "the day and, since December 2026, the commit (`+`: with changes).", ""]
     heads = {
-        "figure": "| figure | ours | reference | unit | ratio | goal | holds |",
-        "chaos": "| fault | injected how | injected | survived | lost | goal | holds |",
+        "figure": "| figure | ours | reference | unit | ratio | goal | holds | made on |",
+        "chaos": "| fault | injected how | injected | survived | lost | goal | holds | made on |",
     }
     for kind, head in heads.items():
         rows = [document for document in found if document["kind"] == kind]
