@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raymill.data.contract import Contract
-from raymill.errors import UsageError
+from raymill.errors import Problem, UsageError
 from raymill.events import Notify, ignore
 from raymill.serving.spec import ServingSpec
 from raymill.spec import spec_from
@@ -79,28 +79,66 @@ def serving_spec(version: ModelVersion, home: Home, overrides: Sequence[str] = (
     Raises:
         SpecError: an override that the spec refuses.
     """
-    import yaml
-
     if outside := [text for text in overrides if not text.startswith("serving.")]:
         raise UsageError(f"serve takes overrides of serving only, but got {outside[0]!r}",
                          cure="Write --set serving.KEY=VALUE.")
     document: dict[str, Any] = {"name": version.name, "data": {"source": "-", "target": "-"}}
-    try:
-        resolved = yaml.safe_load(Run.open(home, version.run_id or "").spec_yaml)
+    if "serving" in (resolved := _spec_of(version, home)):
         document["serving"] = resolved["serving"]
-    except UsageError:
-        pass  # a run of another home: the defaults
     return spec_from(document, overrides).serving
+
+
+def serving_cluster(version: ModelVersion, home: Home, address: str | None = None) -> str:
+    """Where a version is served: at `address`, else where its run's spec says; see
+    `cluster.attach.located`. `local`: on a Ray of its own.
+
+    Raises:
+        UsageError: a cluster is named, which no service attaches to.
+    """
+    from raymill.cluster.attach import located
+    from raymill.cluster.spec import ClusterSpec
+
+    if address is None:
+        said = _spec_of(version, home).get("cluster", {})
+        keys = ("address", "cpus", "gpus", "object_store_mb")
+        default = ClusterSpec()  # a run keeps the defaults, too: they are nobody's wish
+        wished = {key: said[key] for key in keys if said.get(key) not in (None, getattr(default, key))}
+        spec = ClusterSpec(**wished)
+    else:
+        spec = ClusterSpec(address=address)
+    found = located(spec, home.path).address
+    if found != "local":
+        raise UsageError(Problem(
+            rule="a service has a Ray of its own and attaches to no cluster",
+            got=f"{found}, by --address, the spec's cluster.address or RAY_ADDRESS",
+            cure="Give --address local to serve beside the cluster; raymill k8s service makes a "
+                 "service of KubeRay's."))
+    return found
+
+
+def _spec_of(version: ModelVersion, home: Home) -> dict[str, Any]:
+    """The spec of a version's run; empty for a run of another home."""
+    import yaml
+
+    try:
+        found: dict[str, Any] = yaml.safe_load(Run.open(home, version.run_id or "").spec_yaml)
+    except UsageError:
+        return {}
+    return found
 
 
 def serve(
     ref: str, *, home: Path | None = None, tracking_uri: str | None = None,
-    overrides: Sequence[str] = (), detach: bool = True, notify: Notify = ignore,
+    overrides: Sequence[str] = (), address: str | None = None, detach: bool = True,
+    notify: Notify = ignore,
 ) -> Any:
     """Serve a registered model; with `detach` returns its `ServiceStatus` once it answers.
 
+    Args:
+        address: `local`; None: as the run's spec and RAY_ADDRESS say.
+
     Raises:
-        UsageError: the name is served already, or the port is taken.
+        UsageError: the name is served already, the port is taken, or a cluster is named.
     """
     from raymill.serving import service
 
@@ -108,6 +146,7 @@ def serve(
     registry = Registry(tracking_uri or place.tracking_uri, place)
     version = registry.resolve(ref)
     spec = serving_spec(version, place, overrides)
+    serving_cluster(version, place, address)
     start = service.start_detached if detach else service.run
     return start(version, spec, place.path, notify, registry.uri)
 

@@ -147,6 +147,8 @@ def _add_serving_verbs(verbs: Any) -> None:
                        "list, or revoke HOLDER [ID] (without ID its oldest key)")
     serve.add_argument("--detach", action="store_true", help="serve in the background")
     serve.add_argument("--watch", action="store_true", help="for status: live, every second, with rates and latencies")
+    serve.add_argument("--address", help="local: a Ray of its own, whatever the spec's "
+                       "cluster.address or RAY_ADDRESS say (no cluster can be named)")
     serve.add_argument("--tracking", metavar="URI", help="MLflow's URI (default: the home's)")
     _add_set(serve, "override a key of the spec's serving, like serving.port=8001 (repeatable)")
     predict = _verb(verbs, "predict", "ask a served model", "serve")

@@ -41,7 +41,7 @@ def _start(options: argparse.Namespace) -> None:
         from raymill.api import serve
 
         status = serve(options.name, tracking_uri=options.tracking, overrides=options.overrides,
-                       detach=options.detach, notify=notify)
+                       address=options.address, detach=options.detach, notify=notify)
     if not options.detach:
         return
     if options.json:
