@@ -11,6 +11,7 @@ from raymill.specs import PlacedError
 from raymill.training.params import FOLLOWED
 from raymill.training.spec import ModelSpec, TrainingSpec
 
+from .fields import takes_fractions
 from .spec import Dimension, TuningSpec
 from .walk import FAMILY, Space, with_params
 
@@ -56,6 +57,35 @@ def check_refit(tuning: TuningSpec, training: TrainingSpec, families: Collection
         raise PlacedError("training.prior_correction corrects one model, which is trained anew: "
                           "set refit to scratch and leave out ensemble, or set prior_correction "
                           "to false", "tuning", key)
+
+
+def check_sampler(tuning: TuningSpec, family: str) -> None:
+    """Refuse a grid of what has no steps, and a sampler of numbers where there are too few.
+
+    Raises:
+        PlacedError: at the dimension, or at `tuning.sampler`.
+    """
+    if tuning.sampler == "grid" and tuning.trials:
+        if not tuning.space:
+            raise PlacedError("a grid is of a space with steps, which no family's default one has",
+                              "tuning", "sampler", cure="Name a tuning.space, or take qmc.")
+        _check_steps(tuning.space, family, ("tuning", "space"))
+    numbers = [path for path, dimension in tuning.space.items() if dimension.choice is None]
+    if tuning.sampler == "cmaes" and tuning.space and len(numbers) < 2:
+        raise PlacedError("cmaes searches two or more numbers outside of branches, but got "
+                          f"{len(numbers)}", "tuning", "sampler", cure="Take tpe.")
+
+
+def _check_steps(space: Space, family: str, place: tuple[str, ...]) -> None:
+    for path, dimension in space.items():
+        here = (*place, path)
+        for option, below in dimension.branches.items():
+            own = option if path == FAMILY else family
+            _check_steps(below, own, (*here, "choice", option))
+        if dimension.choice is None and dimension.step is None and not (
+                dimension.integer and not takes_fractions(path, family)):
+            raise PlacedError(f"a grid needs steps, but got every number from {dimension.low:g} to "
+                              f"{dimension.high:g}", *here, cure="Give it a step or a choice.")
 
 
 def _may_correct(space: Space, training: TrainingSpec) -> bool:

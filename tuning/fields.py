@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_args
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from raymill.specs import PlacedError
-from raymill.training.params import FAMILY_PARAMS, follows, is_factory
+from raymill.training.params import DEFAULT_SPACES, FAMILY_PARAMS, follows, is_factory
 from raymill.training.spec import TrainingSpec
 from raymill.yamls import did_you_mean
 
@@ -22,6 +22,7 @@ Place = tuple[str, ...]
 EXECUTION = frozenset({"workers", "strategy", "guard_every", "max_failures", "cpus_per_worker",
                        "checkpoint_every", "watchdog"})
 _NOT_SEARCHED = {f"training.{field}" for field in EXECUTION | {"gpu"}}
+_TAKE_OUT = "Take it out of tuning.space."
 _ELSEWHERE = {
     "data": "the data is prepared once, for all trials",
     "objective": "it is what the trials are judged by",
@@ -91,17 +92,42 @@ def _refuse_twice(space: Space, place: Place, above: frozenset[str]) -> None:
         seen |= below
 
 
-def check_points(tuning: TuningSpec) -> None:
-    """Refuse a stated point that names what a stated space does not search.
+def check_points(tuning: TuningSpec, family: str) -> None:
+    """Refuse a stated point that names what the space does not search, or a value outside of it.
+
+    `family` is the spec's: with no space stated, its default one is searched. Of `auto` it is the
+    data that tells.
 
     Raises:
         PlacedError: at the field of the point.
     """
-    known = sorted(set(_paths(tuning.space)))
-    for number, point in enumerate(tuning.points if known else ()):
-        for path in point.keys() - set(known):
-            raise PlacedError(f"{path} is not searched{did_you_mean(path, known)}",
-                              "tuning", "points", number, path)
+    searched: dict[str, list[Dimension]] = {}
+    for path, dimension in _dimensions(tuning.space or _default(family)):
+        searched.setdefault(path, []).append(dimension)
+    for number, point in enumerate(tuning.points if searched else ()):
+        for path, value in point.items():
+            place = ("tuning", "points", number, path)
+            if path not in searched:
+                raise PlacedError(f"{path} is not searched{did_you_mean(path, sorted(searched))}",
+                                  *place, cure=f"Searched are: {', '.join(sorted(searched))}.")
+            if not any(dimension.holds(value) for dimension in searched[path]):
+                raise PlacedError(f"a point lies in the space, but got {value!r}", *place,
+                                  cure="Change it, or widen its dimension of tuning.space.")
+
+
+def _default(family: str) -> Space:
+    return {path: Dimension(**said) for path, said in DEFAULT_SPACES.get(family, {}).items()}
+
+
+def _dimensions(space: Space) -> Iterator[tuple[str, Dimension]]:
+    """Every dimension by its field; families in a plain list bring their default spaces."""
+    for path, dimension in space.items():
+        yield path, dimension
+        for below in dimension.branches.values():
+            yield from _dimensions(below)
+        if path == FAMILY and not dimension.branches:
+            for option in dimension.options:
+                yield from _default(str(option)).items()
 
 
 def _paths(space: Space) -> Iterator[str]:
@@ -120,10 +146,17 @@ def check_values(path: str, dimension: Dimension, family: str, place: Place) -> 
     annotation = field_type(path, family, place)
     if annotation is None:
         return
-    ends = [dimension.low, dimension.high]
-    for value in dimension.options if dimension.choice is not None else ends:
+    for value in dimension.options if dimension.choice is not None else _some(dimension):
         if (reason := refusal(annotation, value)) is not None:
-            raise PlacedError(f"{value!r} is refused: {reason}", *place)
+            raise PlacedError(f"{value!r} is refused: {reason}", *place,
+                              cure=f"Search values that {path} itself takes.")
+
+
+def _some(dimension: Dimension) -> list[int | float]:
+    """The ends of a range, and its first value above low when it has steps."""
+    assert dimension.low is not None and dimension.high is not None
+    steps = [] if dimension.step is None else [dimension.low + dimension.step]
+    return [dimension.low, dimension.high, *steps]
 
 
 def refusal(annotation: Any, value: Any) -> str | None:
@@ -149,13 +182,13 @@ def field_type(path: str, family: str, place: Place) -> Any:
     """
     if path in _NOT_SEARCHED:
         raise PlacedError(f"{path} can't be searched: it says how training runs, not what comes "
-                          "out", *place)
+                          "out", *place, cure=_TAKE_OUT)
     room, _, field = path.partition(".")
     if room in _ELSEWHERE:
-        raise PlacedError(f"{path} can't be searched: {_ELSEWHERE[room]}", *place)
+        raise PlacedError(f"{path} can't be searched: {_ELSEWHERE[room]}", *place, cure=_TAKE_OUT)
     if room == "training" and not follows(family, field):
         raise PlacedError(f"{path} can't be searched: model.family {family} does not use it",
-                          *place)
+                          *place, cure=_TAKE_OUT)
     parts: dict[str, type[BaseModel]] = {"training": TrainingSpec}
     if family in FAMILY_PARAMS:
         parts["model"] = FAMILY_PARAMS[family]
@@ -166,7 +199,11 @@ def field_type(path: str, family: str, place: Place) -> Any:
     found = _walk(parts[room], field.split(".")) if room in parts else None
     if found is None:
         known = [f"{r}.{f}" for r, part in parts.items() for f in part.model_fields]
-        raise PlacedError(f"there is no field {path!r}{did_you_mean(path, known)}", *place)
+        there = [each for each in known if each.startswith(f"{room}.")]
+        raise PlacedError(
+            f"there is no field {path!r}{did_you_mean(path, known)}", *place,
+            cure=f"Fields are: {', '.join(sorted({*there} - _NOT_SEARCHED))}." if there else
+            "A field starts with model. or training.")
     return found
 
 

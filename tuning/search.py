@@ -34,6 +34,7 @@ from .warm import take_over
 if TYPE_CHECKING:
     from raymill.data.prepare import Prepared
 
+_LEADERS = 10  # of the trials of earlier calls, that a terminal shows
 _NOT_NAMED = {"trials", "budget", "resources", "concurrency", "max_failures", "space", "storage",
               "choose", "refit", "ensemble"}
 
@@ -96,12 +97,22 @@ def search(
             note(notify, f"{ledger.resumed} of {ledger.total} trials were finished before")
         ended_by = str(ledger.study.user_attrs.get("ended_by", ""))
         notify(Event("progress", {"stage": "search", "done": ledger.resumed,
-                                  "total": ledger.total, "unit": "trials"}))
+                                  "total": ledger.total, "unit": "trials",
+                                  "leaders": _leaders(ledger, what)}))
         if ledger.remaining:
             ended_by = run_trials(ledger, what, tuning, prepared, out, notify, own, began)
             ledger.study.set_user_attr("ended_by", ended_by)
         _tell_end(ledger, tuning, ended_by, notify)
         return _result(ledger, what, tuning, identity, ended_by, out)
+
+
+def _leaders(ledger: Ledger, what: What) -> list[dict[str, Any]]:
+    """The best of the trials that are known before any is run."""
+    known = [record for record in ledger.records() if record.value is not None]
+    known.sort(key=lambda r: r.value or 0.0, reverse=ledger.objectives.maximize[0])
+    return [{"number": r.number, "state": r.state, "value": r.value, "epoch": max(r.values),
+             "params": decode(what.space, r.params), "curve": list(r.values.values())}
+            for r in known[:_LEADERS]]
 
 
 @dataclass(frozen=True)

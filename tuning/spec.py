@@ -45,6 +45,15 @@ def _form(value: Any) -> str:
     return "dict" if isinstance(value, dict) else "list"
 
 
+def _number(value: Any) -> Any:
+    """Neither `true` nor a number in quotes is one."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise PlacedError(f"it is a number, but got {value!r}",
+                          cure="Write a number without quotes, or name the options in choice.")
+    return value
+
+
+Number = Annotated[int | float, BeforeValidator(_number)]
 Options = Annotated[list[Any], Field(min_length=1)]
 Branches = Annotated[dict[str, dict[str, "Dimension"]], Field(min_length=1)]
 
@@ -61,13 +70,13 @@ class Dimension(Part):
         Annotated[Options, Tag("list")] | Annotated[Branches, Tag("dict")], Discriminator(_form)
     ] | None = None
     """A list of options, or a mapping of options to what is searched below each."""
-    low: int | float | None = None
+    low: Number | None = None
     """The least value."""
-    high: int | float | None = None
+    high: Number | None = None
     """The greatest value."""
     log: bool = False
     """Drawn evenly in the logarithm."""
-    step: int | float | None = None
+    step: Number | None = None
     """Only values that are so many steps above low."""
 
     @model_validator(mode="after")
@@ -80,13 +89,16 @@ class Dimension(Part):
         if self.low is None or self.high is None:
             raise ValueError("a dimension needs choice, or both low and high")
         if self.low >= self.high:
-            raise ValueError(f"low < high must hold, but got low={self.low}, high={self.high}")
+            raise PlacedError(f"low < high must hold, but got low={self.low}, high={self.high}",
+                              cure="Swap them; what has one value only stands in the spec itself.")
         if self.log and self.low <= 0:
-            raise ValueError(f"log needs low > 0, but got low={self.low}")
+            raise PlacedError(f"log needs low > 0, but got low={self.low}",
+                              cure="Raise low, or leave out log.")
         if self.log and self.step is not None:
-            raise ValueError("log and step can't be combined")
+            raise PlacedError("log and step can't be combined", cure="Leave one of them out.")
         if self.step is not None and not 0 < self.step <= self.high - self.low:
-            raise ValueError(f"0 < step <= high - low must hold, but got step={self.step}")
+            raise PlacedError(f"0 < step <= high - low must hold, but got step={self.step}",
+                              cure="Take smaller steps.")
         return self
 
     @property
@@ -107,6 +119,14 @@ class Dimension(Part):
     def branches(self) -> dict[str, dict[str, Dimension]]:
         """The space below each option, by its key; empty for a choice that is a list."""
         return self.choice if isinstance(self.choice, dict) else {}
+
+    def holds(self, value: Any) -> bool:
+        """Whether `value` is an option, or a number between the bounds."""
+        if self.choice is not None:
+            return label(value) in [label(option) for option in self.options]
+        assert self.low is not None and self.high is not None
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and self.low <= value <= self.high
 
     def branch(self, drawn: Any) -> tuple[str, dict[str, Dimension]]:
         """The key of the option that `drawn` labels, and the space below it."""

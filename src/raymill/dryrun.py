@@ -125,8 +125,8 @@ def _search(
 ) -> Part:
     """Trials in rounds; ASHA lets one in `reduction_factor` go on after its grace."""
     grace = min(epochs, tuning.grace_epochs)
-    each = epochs if tuning.scheduler == "none" else (
-        grace + (epochs - grace) / tuning.reduction_factor)
+    each = grace + (epochs - grace) / tuning.reduction_factor if tuning.pruning in (
+        "asha", "hyperband") else epochs
     rounds = math.ceil(tuning.trials / max(1, stage.at_once))
     seconds = worker_s + rounds * (each * epoch_s + GRACE_S)
     return Part("search", seconds, f"{rounds} rounds of {stage.at_once} trials, about {each:.1f} "

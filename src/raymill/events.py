@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 Kind = Literal[
     "stage",  # name, status: started | finished | skipped | failed, seconds, detail
-    "progress",  # stage, done, total (None when unknown), unit
+    "progress",  # stage, done, total (None when unknown), unit; of a search that goes on: leaders
     "epoch",  # trial (number or None), epoch, epochs, metrics: dict[str, float], rows_per_s
     "trial",  # number, state: running | complete | pruned | failed, value, params, epoch, cause
     "place",  # trial or rank, gpus: Ray's ids, device: torch's; trials also began, ended

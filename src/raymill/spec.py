@@ -25,7 +25,7 @@ from raymill.specs import Part, PlacedError
 from raymill.tracking.spec import TrackingSpec
 from raymill.training.params import FAMILY_PARAMS, follows
 from raymill.training.spec import ModelSpec, TrainingSpec
-from raymill.tuning.conflicts import check_conflicts, check_refit
+from raymill.tuning.conflicts import check_conflicts, check_refit, check_sampler
 from raymill.tuning.fields import check_points, check_space
 from raymill.tuning.spec import TuningSpec
 from raymill.yamls import Loader, Marks, Place, problems, read_yaml, walk
@@ -82,7 +82,8 @@ class Spec(Part):
     def _space_names_fields(self) -> Spec:
         check_space(self.tuning.space, self.model.family)
         check_conflicts(self.tuning.space, self.model, self.training)
-        check_points(self.tuning)
+        check_points(self.tuning, self.model.family)
+        check_sampler(self.tuning, self.model.family)
         check_refit(self.tuning, self.training, [self.model.family])
         return self
 

@@ -20,9 +20,10 @@ class Part(BaseModel):
 class PlacedError(ValueError):
     """A rule over several fields that is broken at one of them: `place` leads there."""
 
-    def __init__(self, message: str, *place: str | int) -> None:
+    def __init__(self, message: str, *place: str | int, cure: str = "") -> None:
         super().__init__(message)
         self.place = place
+        self.cure = cure
 
 
 def seconds(duration: str) -> float:

@@ -166,7 +166,8 @@ def _problem(
         return Problem(rule=f"{dotted} is required", where=where, cure=f"Add the key {dotted}.")
     if kind == "value_error":
         rule, _, got = str(error).partition(", but got ")
-        return Problem(rule=f"{dotted}: {rule}" if dotted else rule, got=got, where=where)
+        return Problem(rule=f"{dotted}: {rule}" if dotted else rule, got=got, where=where,
+                       cure=getattr(error, "cure", ""))
     message = item["msg"][0].lower() + item["msg"][1:]
     got = json.dumps(item["input"], default=str)
     return Problem(rule=f"{dotted}: {message}", got=got if len(got) < 80 else got[:77] + "...",

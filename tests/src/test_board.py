@@ -61,6 +61,18 @@ def test_a_plain_line_says_the_same() -> None:
     assert "trial 2 pruned roc_auc 0.5100" in line and "4 of 6 trials" in line and "left" in line
 
 
+def test_what_an_earlier_call_found_leads_until_it_is_beaten() -> None:
+    state = searched()
+    before = {"number": 0, "state": "complete", "value": 0.9, "epoch": 2, "curve": [0.8, 0.9],
+              "params": {"training.lr": 0.2}}
+    state.add(Event("progress", {"stage": "search", "done": 4, "total": 6, "unit": "trials",
+                                 "leaders": [before]}))
+    assert state.board.best() == (0.9, 0)
+    assert state.board.summary(135.0).startswith("4 of 6 trials: 1 complete, 1 running")
+    leader = shown(state.board, 135.0).splitlines()[2].split()
+    assert leader[:4] == ["▸0", "complete", "2/3", "2"] and leader[4:6] == ["0.9000", "▁█"]
+
+
 def test_nothing_is_guessed_before_a_trial_has_ended() -> None:
     board = Board()
     board.start({"trials": 4}, 0.0)

@@ -74,10 +74,77 @@ def test_a_name_is_no_word_of_serve_or_rollout(verb: str) -> None:
     ("tuning.space.model.family.choice.mlp.model.depth={low: 3, high: 2}", "low < high"),
     ("tuning.space.training.lr={choice: {0.1: {training.lr: {low: 0.1, high: 2}}}}",
      "training.lr is searched twice"),
+    ("tuning.space.model.depth={low: 1, high: 5, step: 0.5}", "1.5 is refused"),
+    ("tuning.space.training.lr={low: true, high: 2}", r"lr\.low: it is a number, but got True"),
+    ("tuning.space.training.lr={low: 1e-3, high: '2'}", r"lr\.high: it is a number, but got '2'"),
 ])
 def test_a_space_is_checked_against_the_fields(override: str, said: str) -> None:
     with pytest.raises(SpecError, match=said):
         spec_from(THREE, ["model.family=mlp", override])
+
+
+@pytest.mark.parametrize(("override", "cure"), [
+    ("training.lr={low: 2, high: 1}", "Swap them"),
+    ("training.lr={low: 0, high: 1, log: true}", "Raise low"),
+    ("training.lr={low: 1, high: 2, step: 3}", "smaller steps"),
+    ("training.lr={low: 0, high: 1}", "that training.lr itself takes"),
+    ("training.foo={low: 0, high: 1}", "Fields are: training.accumulate, "),
+    ("foo={low: 0, high: 1}", "starts with model. or training."),
+    ("data.drop={choice: [[a], [b]]}", "Take it out"),
+])
+def test_a_refused_dimension_says_what_to_do(override: str, cure: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        spec_from(THREE, ["model.family=mlp", f"tuning.space.{override}"])
+    assert cure in caught.value.problems[0].cure
+
+
+LR = "tuning.space.training.lr={low: 1e-4, high: 1e-2}"
+FAMILIES = "tuning.space.model.family={choice: [mlp, linear]}"
+
+
+@pytest.mark.parametrize(("overrides", "said"), [
+    ([LR, "tuning.points=[{training.rl: 1e-3}]"], "did you mean 'training.lr'"),
+    ([LR, "tuning.points=[{training.lr: 1}]"], "a point lies in the space, but got 1"),
+    ([LR, "tuning.points=[{training.lr: fast}]"], "but got 'fast'"),
+    (["model.family=mlp", "tuning.points=[{model.width: 127}]"], "but got 127"),
+    ([FAMILIES, "tuning.points=[{model.width: 127}]"], "but got 127"),
+])
+def test_a_point_outside_of_the_space_is_refused(overrides: list[str], said: str) -> None:
+    with pytest.raises(SpecError, match=said):
+        spec_from(THREE, overrides)
+
+
+@pytest.mark.parametrize("overrides", [
+    [LR, "tuning.points=[{training.lr: 1e-4}, {training.lr: 1e-2}]"],
+    ["model.family=mlp", "tuning.points=[{model.width: 128, training.lr: 1e-3}]"],
+    [FAMILIES, "tuning.points=[{model.family: mlp, model.width: 128}, {model.family: linear}]"],
+    ["tuning.points=[{model.family: mlp, model.width: 128}]"],  # auto: known with the data
+])
+def test_a_point_of_the_space_is_taken(overrides: list[str]) -> None:
+    assert spec_from(THREE, overrides).tuning.points
+
+
+@pytest.mark.parametrize(("overrides", "said"), [
+    ([LR, "tuning.sampler=grid"], r"space\.training\.lr: a grid needs steps"),
+    (["model.family=mlp", "tuning.sampler=grid", "tuning.space.model.dropout={low: 0, high: 0.5}"],
+     "a grid needs steps"),
+    (["tuning.sampler=grid", ("tuning.space.model.family={choice: {mlp: {model.dropout: "
+                              "{low: 0, high: 0.5}}, linear: {}}}")],
+     r"choice\.mlp\.model\.dropout: a grid needs steps"),
+    (["tuning.sampler=grid"], "which no family's default one has"),
+    ([LR, "tuning.sampler=cmaes"], "two or more numbers"),
+])
+def test_a_space_that_the_sampler_can_t_search_is_refused(overrides: list[str], said: str) -> None:
+    with pytest.raises(SpecError, match=said):
+        spec_from(THREE, overrides)
+
+
+def test_a_grid_of_steps_choices_and_whole_numbers_is_taken() -> None:
+    grid = "tuning.sampler=grid"
+    spec_from(THREE, [grid, "tuning.space.training.lr={low: 0.1, high: 0.4, step: 0.1}",
+                      "tuning.space.training.ema={choice: [0.9, 0.99]}"])
+    spec_from(THREE, ["model.family=mlp", grid, "tuning.space.model.depth={low: 1, high: 3}"])
+    spec_from(THREE, [grid, "tuning.trials=0"])
 
 
 SGD = "{choice: {adamw: {}, sgd: {training.momentum: {low: 0.5, high: 0.9}}}}"

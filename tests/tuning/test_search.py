@@ -58,7 +58,13 @@ def test_a_search_tells_all_it_does_and_leaves_only_its_journal(
     study = optuna.load_study(study_name=None, storage=optuna.storages.JournalStorage(backend))
     assert study.best_value == result.best_value
 
+    events.clear()
     again = run(TuningSpec(trials=6), **spec)
+    leaders = next(event.data["leaders"] for event in events if event.kind == "progress")
+    best = result.trials[result.best_trial]
+    assert len(leaders) == 6 and (leaders[0]["number"], leaders[0]["value"]) == (
+        best.number, best.value)
+    assert (leaders[0]["params"], leaders[0]["curve"]) == (best.params, [*best.values.values()])
     assert (again.resumed, again.trials) == (6, result.trials)
     assert prepared.asked == ["train", "validation"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Group
@@ -18,8 +19,8 @@ STYLES = {"complete": "green", "running": "bold cyan", "pruned": "dim", "failed"
 class Board:
     """What the events of a search add up to.
 
-    `trials` are all that the search is to have, `before` those that an earlier call finished,
-    `rungs` the epochs at which its scheduler decides.
+    `wanted` are all that the search is to have, `before` those that an earlier call finished,
+    `earlier` the best of them, `rungs` the epochs at which its scheduler decides.
     """
 
     def __init__(self) -> None:
@@ -27,6 +28,7 @@ class Board:
         self.began = 0.0
         self.wanted = self.before = 0
         self.rungs: list[int] = []
+        self.earlier: list[dict[str, Any]] = []
         self.trials: dict[int, dict[str, Any]] = {}
         self.curves: dict[int, list[float]] = {}
 
@@ -36,8 +38,10 @@ class Board:
         self.wanted = int(facts.get("trials") or 0)
         self.rungs = list(facts.get("rungs") or [])
 
-    def progress(self, done: int) -> None:
+    def progress(self, done: int, leaders: Sequence[dict[str, Any]] = ()) -> None:
         """How many trials are done in all: what was done before is known from the first of these."""
+        self.earlier = list(leaders)
+        self.curves |= {trial["number"]: trial["curve"] for trial in leaders}
         ended = self._count("complete", "pruned", "failed")
         self.before = max(0, done - ended)
 
@@ -59,8 +63,8 @@ class Board:
         return None if failed or not curve else self._pick(curve)
 
     def best(self) -> tuple[float, int] | None:
-        """The best value so far and its trial, running ones included."""
-        known = [(value, t["number"]) for t in self.trials.values()
+        """The best value so far and its trial, running ones and those of earlier calls included."""
+        known = [(value, t["number"]) for t in (*self.earlier, *self.trials.values())
                  if (value := self.value(t)) is not None]
         pick = max if self.maximize else min
         return pick(known, key=lambda pair: pair[0]) if known else None
@@ -111,7 +115,7 @@ class Board:
             value = self.value(trial)
             return value is None, sign * (value or 0.0), trial["number"]
 
-        return sorted(self.trials.values(), key=rank)
+        return sorted((*self.earlier, *self.trials.values()), key=rank)
 
     def _rung(self, trial: dict[str, Any]) -> str:
         """How many of the scheduler's comparisons a trial has come to: `2/3`."""

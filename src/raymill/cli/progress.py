@@ -48,7 +48,7 @@ class State:
             self.epoch = {}
         elif event.kind == "progress":
             if data["stage"] == "search":
-                self.board.progress(data["done"])
+                self.board.progress(data["done"], data.get("leaders", ()))
             self.progress = data
         elif event.kind == "epoch":
             value = data["metrics"].get(f"val_{self.metric}")
