@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from raymill.specs import Part
+from raymill.specs import Part, StoreUri
 
 Label = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,30}[a-z0-9])?$")]
 ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,250}[a-z0-9])?$")]
@@ -171,6 +171,8 @@ class ClusterSpec(Part):
     """GPUs of a local Ray; null: all."""
     object_store_mb: Annotated[int, Field(ge=80)] | None = None
     """Of a local Ray; null: Ray's own choice, about 30 % of memory."""
+    store: StoreUri | None = None
+    """s3://bucket/prefix, for what every node must reach; null: the home, which all nodes see."""
     nodes: NodesSpec = NodesSpec()
     """Machines of a cluster to be made."""
     kubernetes: KubernetesSpec = KubernetesSpec()

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import secrets
 import shutil
 import socket
 import time
@@ -20,6 +21,7 @@ import ray
 
 from raymill.errors import DataError, Problem, RaymillError, SpecError
 from raymill.events import Event, Notify, ignore, note
+from raymill.stores import Folder, Store
 
 from . import keys, profile, stats, transform
 from .chunks import Chunk, Scan, merge_images, scan
@@ -37,6 +39,7 @@ from .write import Written, write_block, write_json
 
 VERSION = 3  # of this room's code: raise it where results change
 LISTED = 50
+CURRENT = "current.json"
 
 
 @dataclass(frozen=True)
@@ -59,9 +62,10 @@ class _Data:
 
 
 def prepare(
-    spec: DataSpec, base: Path, cache: Path, notify: Notify = ignore, positive: str | None = None
+    spec: DataSpec, base: Path, cache: Path, notify: Notify = ignore, positive: str | None = None,
+    store: Store | None = None,
 ) -> Prepared:
-    """The data of `spec`, checked, split, described, and written under `cache`.
+    """The data of `spec`, checked, split, described, and written under `cache`, or into `store`.
 
     Needs a running Ray. Nothing is done twice: the folder's name is a hash of all that the result
     depends on. `positive` names the class that a binary model finds.
@@ -74,23 +78,53 @@ def prepare(
         data = _look(spec, base, positive, notify)
         said["detail"] = f"{len(data.files)} files, fingerprint {data.digest.root[:12]}"
     _sweep(cache)
-    place = cache / _key(spec, data)
-    if (place / "prepared.json").exists():
-        done = Prepared.load(place)
+    key = _key(spec, data)
+    if (done := _done(cache / key, store)) is not None:
         notify(Event("stage", {"name": "prepare data", "status": "skipped", "seconds": 0.0,
-                               "detail": f"unchanged, in {place}"}))
+                               "detail": f"unchanged, in {done.store or done.path}"}))
         return done
     with _stage(notify, "prepare data") as said:
-        building = cache / f".{place.name}.{socket.gethostname()}.{os.getpid()}"
-        shutil.rmtree(building, ignore_errors=True)
-        building.mkdir(parents=True, mode=0o700)
-        try:
-            rows = _build(spec, data, building, notify)
-            _publish(building, place)
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
+        rows = (_build_here(spec, data, cache / key, notify) if store is None
+                else _build_there(spec, data, store / key, notify))
         said["detail"] = ", ".join(f"{count:,} {split}" for split, count in rows.items())
-    return Prepared.load(place)
+    made = _done(cache / key, store)
+    assert made is not None, "it was written just now"
+    return made
+
+
+def _done(place: Path, store: Store | None) -> Prepared | None:
+    """What was prepared before, if all of it is there."""
+    if store is None:
+        return Prepared.load(place) if (place / "prepared.json").exists() else None
+    there = store / place.name
+    if not there.has(CURRENT):
+        return None
+    return Prepared.load(place, there / json.loads(there.read(CURRENT))["at"])
+
+
+def _build_here(spec: DataSpec, data: _Data, place: Path, notify: Notify) -> dict[str, int]:
+    building = place.with_name(f".{place.name}.{socket.gethostname()}.{os.getpid()}")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True, mode=0o700)
+    try:
+        rows = _build(spec, data, Folder(building), notify)
+        _publish(building, place)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return rows
+
+
+def _build_there(spec: DataSpec, data: _Data, place: Store, notify: Notify) -> dict[str, int]:
+    """In a folder of this attempt's own; the file that names it is written last."""
+    attempt = secrets.token_hex(8)
+    try:
+        rows = _build(spec, data, place / attempt, notify)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            place.remove(attempt)
+        raise
+    write_json(place, CURRENT, {"at": attempt})
+    return rows
 
 
 def check(
@@ -268,26 +302,26 @@ def _unwrapped(ds: ray.data.Dataset) -> Iterator[Any]:
         raise cause from None
 
 
-def _build(spec: DataSpec, data: _Data, place: Path, notify: Notify) -> dict[str, int]:
+def _build(spec: DataSpec, data: _Data, place: Store, notify: Notify) -> dict[str, int]:
     """Read, check, split, fit and write into `place`; the rows by split."""
     refs, tally = _read(spec, data, notify)
     tally.judge(spec.on_violation, spec.max_bad_fraction, data.names)
     layout: Plan = tally.counts.plan
     written = Written()
     handed = ray.put((layout, tally.counts.cuts(), [file.role for file in data.files],
-                      tally.duplicates, data.names, str(place), data.contract))
+                      tally.duplicates, data.names, place, data.contract))
     for part in gather(write_block, ((ref, handed) for ref in refs)):
         written.merge(part)
     rows = {split: written.rows.get(split, 0) for split in SPLITS}
     check_sizes(rows, layout)
     _check_classes(written, data.contract)
     if written.quarantined:
-        write_json(place / "quarantine" / "reasons.json", tally.summary(data.names))
-    write_json(place / "contract.json", data.contract.model_dump(mode="json"))
+        write_json(place, "quarantine/reasons.json", tally.summary(data.names))
+    write_json(place, "contract.json", data.contract.model_dump(mode="json"))
     fitted = transform.from_summaries(written.train, data.contract, spec.image)
-    write_json(place / "transform.json", fitted.to_dict())
-    write_json(place / "profile.json", profile.from_summaries(written.train, data.contract))
-    write_json(place / "prepared.json", {
+    write_json(place, "transform.json", fitted.to_dict())
+    write_json(place, "profile.json", profile.from_summaries(written.train, data.contract))
+    write_json(place, "prepared.json", {
         "fingerprint": data.digest.root, "rows": rows, "total_rows": tally.rows,
         "quarantined": written.quarantined, "in_gap": written.in_gap, "notes": data.notes,
         "files": data.digest.files})

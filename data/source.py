@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import fnmatch
-import os
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import pyarrow.fs as pafs
 
 from raymill.errors import DataError, Problem
+from raymill.stores import SCHEME, s3
+from raymill.stores import endpoint as s3_endpoint
 
 from .spec import Format
 
@@ -66,12 +66,12 @@ def discover(
     Raises:
         DataError: with every problem: nothing there, an empty file, an unknown format.
     """
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    endpoint = s3_endpoint()
     files: list[DataFile] = []
     problems: list[Problem] = []
     for item in [source] if isinstance(source, str) else source:
         uri = item if "://" in item else str((base / Path(item).expanduser()).absolute())
-        store = endpoint if uri.startswith("s3://") else ""
+        store = endpoint if uri.startswith(SCHEME) else ""
         try:
             found = _list(uri, store)
         except OSError as error:
@@ -119,21 +119,9 @@ def discover_all(
     return files
 
 
-@lru_cache(maxsize=16)
-def _s3(endpoint: str) -> Any:
-    options: dict[str, Any] = {}
-    if endpoint:
-        scheme, _, host = endpoint.partition("://")
-        options = {"endpoint_override": host.rstrip("/"), "scheme": scheme}
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    if region or endpoint:
-        options["region"] = region or "us-east-1"
-    return pafs.S3FileSystem(connect_timeout=10, request_timeout=60, **options)
-
-
 def _filesystem(uri: str, endpoint: str) -> tuple[Any, str]:
-    if uri.startswith("s3://"):
-        return _s3(endpoint), uri.removeprefix("s3://")
+    if uri.startswith(SCHEME):
+        return s3(endpoint), uri.removeprefix(SCHEME)
     if "://" in uri and not uri.startswith("file://"):
         filesystem, path = pafs.FileSystem.from_uri(uri)
         return filesystem, str(path)

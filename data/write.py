@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from raymill.stores import Folder, Store
+
 from .conform import FILE, ROW
 from .contract import Contract
 from .ingest import RAW, REASONS
@@ -39,7 +41,7 @@ class Written:
         merge(self.train, other.train)
 
 
-Handed = tuple[Plan, NDArray[Any], list[str], Places, list[str], str, Contract]
+Handed = tuple[Plan, NDArray[Any], list[str], Places, list[str], Store, Contract]
 
 
 def write_block(table: pa.Table, handed: Handed) -> Written:
@@ -55,7 +57,7 @@ def write_block(table: pa.Table, handed: Handed) -> Written:
     if bad.any():
         written.quarantined = int(bad.sum())
         rows = table.filter(pa.array(bad))
-        _write(_quarantined(rows, where[bad], duplicates, names), Path(place, "quarantine", name))
+        _write(_quarantined(rows, where[bad], duplicates, names), place, f"quarantine/{name}")
     good = table.filter(pa.array(~bad)).drop_columns([REASONS, RAW])
     codes = _codes(good, layout, cuts, roles)
     written.in_gap = int((codes == GAP).sum())
@@ -66,7 +68,7 @@ def write_block(table: pa.Table, handed: Handed) -> Written:
         written.rows[split] = len(rows)
         if split == "train":
             written.train = of_table(rows, contract)
-        _write(rows, Path(place, split, name))
+        _write(rows, place, f"{split}/{name}")
     return written
 
 
@@ -103,8 +105,17 @@ def _quarantined(
                      "reasons": pa.array(reasons, pa.string()), "raw": pa.array(raws, pa.string())})
 
 
-def _write(table: pa.Table, path: Path) -> None:
+def _write(table: pa.Table, place: Store, name: str) -> None:
     """Durably; a task that runs again writes the same file anew."""
+    if isinstance(place, Folder):
+        _write_here(table, place.path / name)
+        return
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, row_group_size=ROW_GROUP)
+    place.write(name, sink.getvalue())
+
+
+def _write_here(table: pa.Table, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     pq.write_table(table, temporary, row_group_size=ROW_GROUP)
@@ -112,11 +123,9 @@ def _write(table: pa.Table, path: Path) -> None:
     temporary.rename(path)
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(place: Store, name: str, value: Mapping[str, Any]) -> None:
     """Durable JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path.write_text(json.dumps(value, indent=1), encoding="utf-8")
-    _sync(path)
+    place.write(name, json.dumps(value, indent=1).encode())
 
 
 def _sync(path: Path) -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from .measures import Array
@@ -23,7 +22,7 @@ Scorer = Callable[[pa.Table], Array]
 def chunks(prepared: Prepared, split: str) -> Iterator[pa.Table]:
     """The typed rows of a split in their order, at most CHUNK at a time."""
     for part in prepared.parts(split):
-        with pq.ParquetFile(part) as file:
+        with part.open() as file:
             for batch in file.iter_batches(CHUNK):
                 yield pa.Table.from_batches([batch])
 

@@ -18,11 +18,15 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raymill.failpoints import failpoint
+
+if TYPE_CHECKING:
+    from raymill.stores import Store
 
 LABELS = "labels"
 INPUT = "input."  # begins the names of the input columns
@@ -176,6 +180,22 @@ def read_part(log: Path, part: Path, columns: list[str] | None = None) -> pa.Tab
         return pq.read_table(part, columns=wanted, partitioning=None)
     except FileNotFoundError:
         return None
+
+
+def ship(log: Path, place: Store, known: set[str]) -> None:
+    """Put the finished files that are not `known` into a store, under their own names; those that
+    are there are known then.
+
+    Raises:
+        OSError: the store does not answer.
+    """
+    for path in sorted(log.glob("date=*/*.parquet")):
+        name = f"{path.parent.name}/{path.name}"
+        if name not in known:
+            with suppress(FileNotFoundError):  # swept away
+                if not place.has(name):  # another replica of this machine may have been first
+                    place.put(name, path)
+            known.add(name)
 
 
 def sweep(log: Path, keep_s: float, most_bytes: float) -> int:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from raymill.data.contract import Contract
 
     from .answers import Request
+    from .log_shipping import Shipping
     from .scorer import Scored
 
 MOST_ROWS, MOST_BYTES = 200_000, 64 * 2**20  # that wait for the disk
@@ -81,6 +82,7 @@ class PredictionLog:
         self._stream: Stream | None = None
         self._swept = self._told = -_SWEEP_S
         self._closing = threading.Event()
+        self._shipping = _shipping(self.folder, spec.store) if spec.store else None
         self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
         self._thread.start()
 
@@ -108,6 +110,8 @@ class PredictionLog:
         """Write what waits, and turn the stream into a Parquet file."""
         self._closing.set()
         self._thread.join(10)
+        if self._shipping is not None:
+            self._shipping.close()
 
     def _run(self) -> None:
         ended = False
@@ -189,6 +193,12 @@ class PredictionLog:
         columns = [*_meta(ordered, dropped), *answers.columns, *pa.concat_tables(inputs).columns]
         names = [*META.names, *answers.column_names, *self._masks.schema.names]
         return pa.Table.from_arrays(columns, names=names).combine_chunks().to_batches()[0]
+
+
+def _shipping(folder: Path, store: str) -> Shipping:
+    from .log_shipping import Shipping
+
+    return Shipping(folder, store)
 
 
 def _runs(entries: Sequence[_Entry]) -> Iterator[Sequence[_Entry]]:

@@ -17,6 +17,7 @@ import psutil
 
 from raymill.errors import RaymillError, UsageError
 from raymill.events import Notify, note, warn
+from raymill.stores import store_at
 
 from . import keys, state
 from .capacity import fitting
@@ -106,6 +107,8 @@ def _launch(
         warn(notify, f"serving.replicas.max={spec.replicas.max} is more than this machine has "
                      f"CPUs for; at most {fitted.replicas.max} replicas will run")
     _check_access(fitted, home, notify)
+    if fitted.log is not None and fitted.log.store is not None:
+        store_at(fitted.log.store).check("serving.log.store")
     with state.held(home, version.name):
         _check_free(version.name, fitted, home)
         # 0700, and short for its sockets

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from raymill.specs import Duration, Part
+from raymill.specs import Duration, Part, StoreUri
 
 COLD_START_S = 60.0  # a request without a replica is held so much longer than its deadline
 
@@ -68,6 +68,8 @@ class LogSpec(Part):
     """Files of older days are removed, and labels that came on older days."""
     max_gb: Annotated[float, Field(gt=0, le=100_000)] = 5
     """Of finished files, beyond which the oldest go; labels have as much again."""
+    store: StoreUri | None = None
+    """s3://bucket/prefix, where finished files are put too; null: nowhere else."""
 
 
 class ServingSpec(Part):

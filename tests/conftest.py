@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -22,7 +23,8 @@ os.environ |= {key: value for key, value in DEFAULTS.items() if key not in os.en
 
 TESTS = Path(__file__).parent
 LONGEST = (  # modules first, so that the short ones fill what is left at the end
-    "road/test_road.py", "training/test_distributed.py", "tuning/test_search.py",
+    "road/test_road.py", "road/test_store.py", "training/test_distributed.py",
+    "tuning/test_search.py",
     "serving/test_service.py", "tuning/test_kill.py", "tuning/test_resources.py",
     "road/test_text.py", "serving/test_conductor.py", "cluster/test_local.py",
     "serving/test_rollout_service.py", "cluster/test_jobs.py", "training/test_kills.py",
@@ -66,6 +68,31 @@ def postgres() -> Iterator[str]:
         server.send_signal(signal.SIGINT)  # without waiting for open connections
         server.wait(30)
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """An S3 server on loopback with the bucket `rows`: its URL. Processes that are started later
+    know it too, so a Ray must be started after it."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {
+            "AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing",
+            "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_ENDPOINT_URL": url,
+        }.items():
+            patch.setenv(name, value)
+        import boto3
+
+        boto3.client("s3", endpoint_url=url).create_bucket(Bucket="rows")
+        yield url
+    server.stop()
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "raymill"
-SHARED = {"errors", "events", "specs", "yamls", "failpoints", "ports", "reaper", "signals"}
+SHARED = {"errors", "events", "specs", "yamls", "failpoints", "ports", "reaper", "signals", "stores"}
 OPEN_A_MODEL = {
     "training.bundle", "training.bundle_files", "training.predictor", "training.factories"}
 # Room -> what it may import: a room, or a module of one.

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raymill.errors import ArtifactError, Problem, RaymillError, UsageError
-from raymill.training.bundle_files import read_bundle
+from raymill.failpoints import failpoint
+from raymill.stores import SCHEME, Folder, Store, cause, store_at
+from raymill.training.bundle_files import MANIFEST, read_bundle, read_manifest
 
 from .audit import Audit
 from .environment import user
@@ -89,12 +91,14 @@ class Registry:
     """The versions of every model. `champion` serves, `challenger` is the newest that does not,
     `previous` was champion before: a rollback returns to it.
 
+    Files of new versions go to MLflow's server, where `uri` is one; else into `store`, or the home.
     Changes hold a lock of the home. Errors of MLflow's are raised as `StoreError`.
     """
 
-    def __init__(self, uri: str, home: Home) -> None:
+    def __init__(self, uri: str, home: Home, store: Store | None = None) -> None:
         self.uri = uri
         self.home = home
+        self.store = store
         self.audit = Audit(home.audit)
 
     def register(
@@ -337,7 +341,9 @@ class Registry:
             draft.rename(folder)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-        return str(folder), mlflow_run
+        if self.store is None:
+            return str(folder), mlflow_run
+        return _publish(folder, self.store / f"models/{name}/{bundle.digest[:32]}"), mlflow_run
 
     def _upload(
         self, name: str, draft: Path, digest: str, mlflow_run: str | None
@@ -358,23 +364,83 @@ class Registry:
             return version
         folder = self._local_folder(version.name, version.digest)
         if not folder.exists():
-            from mlflow.artifacts import download_artifacts
-
             draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
             draft.mkdir(parents=True, mode=0o700)
             try:
-                got = download_artifacts(artifact_uri=version.source, dst_path=str(draft),
-                                         tracking_uri=self.uri)
-                read_bundle(Path(got) / "bundle", version.digest)
-                Path(got).rename(folder)
+                got = self._download(version.source, draft)
+                read_bundle(got / "bundle", version.digest)
+                got.rename(folder)
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
         return ModelVersion(**{**version.__dict__, "bundle_path": folder / "bundle"})
+
+    def _download(self, source: str, draft: Path) -> Path:
+        """A version's files, in a folder below `draft`."""
+        if source.startswith(SCHEME):
+            return _fetch_bundle(store_at(source), draft / "model")
+        from mlflow.artifacts import download_artifacts
+
+        return Path(download_artifacts(artifact_uri=source, dst_path=str(draft),
+                                       tracking_uri=self.uri))
+
+    def bring(self, name: str, digest: str, folder: Path) -> bool:
+        """Have a bundle that was registered with the store in `folder`; whether it is there.
+
+        Raises:
+            ArtifactError: it is not as it was written.
+        """
+        place = self.store and self.store / f"models/{name}/{digest[:32]}"
+        if place is None or not place.has(f"bundle/{MANIFEST}"):
+            return False
+        draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
+        try:
+            got = _fetch_bundle(place, draft) / "bundle"
+            read_bundle(got, digest)
+            shutil.rmtree(folder, ignore_errors=True)
+            got.rename(folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        return True
 
     def _local_folder(self, name: str, digest: str) -> Path:
         if not DIGEST.fullmatch(digest):
             raise ArtifactError(f"a digest is 64 hex digits, but got {digest[:80]!r}")
         return self.home.artifacts / "models" / _check_name(name) / digest[:32]
+
+
+def _publish(folder: Path, place: Store) -> str:
+    """Put a model's folder into a store, the bundle's manifest last; its place."""
+    last = f"bundle/{MANIFEST}"
+    with _reached(place):
+        if not place.has(last):  # its name is its digest: nothing is written twice
+            for name in Folder(folder).names():
+                if name != last:
+                    place.put(name, folder / name)
+            failpoint("registry.before_manifest")
+            place.put(last, folder / last)
+    return str(place)
+
+
+def _fetch_bundle(place: Store, folder: Path) -> Path:
+    """Copy the bundle of a published model into `folder`, not yet verified."""
+    bundle = folder / "bundle"
+    bundle.mkdir(parents=True, mode=0o700)
+    with _reached(place):
+        place.get(f"bundle/{MANIFEST}", bundle / MANIFEST)
+        for name in read_manifest(bundle)["files"]:
+            place.get(f"bundle/{name}", bundle / name)
+    return folder
+
+
+@contextmanager
+def _reached(place: Store) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ArtifactError(Problem(
+            rule="the files of a registered model must be where its version says",
+            got=cause(error), where=str(place),
+            cure="Does the store answer, with the keys of this machine's environment?")) from None
 
 
 def _parse(ref: str) -> tuple[str, str | None, int | None]:

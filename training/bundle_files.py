@@ -8,8 +8,9 @@ from typing import Any
 
 from raymill.errors import ArtifactError, Problem
 
-from .files import MANIFEST, sha256, verify_folder
+from .files import MANIFEST, read_manifest, sha256, verify_folder
 
+__all__ = ["FORMAT", "MANIFEST", "PARTS", "read_bundle", "read_manifest"]
 FORMAT = 1
 PARTS = ("model", "transform", "contract", "profile", "objective", "info")
 

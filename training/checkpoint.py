@@ -156,8 +156,14 @@ def numbers(folder: Path) -> list[int]:
     """The numbers of the checkpoints in `folder`, whole or not, newest first."""
     if not folder.is_dir():
         return []
-    matches = [_NAME.fullmatch(path.name) for path in folder.iterdir()]
-    return sorted((int(match[1]) for match in matches if match), reverse=True)
+    found = [number_of(path.name) for path in folder.iterdir()]
+    return sorted((number for number in found if number is not None), reverse=True)
+
+
+def number_of(name: str) -> int | None:
+    """The number in a checkpoint's name; None: it is no such name."""
+    match = _NAME.fullmatch(name)
+    return int(match[1]) if match else None
 
 
 def sweep(folder: Path) -> None:

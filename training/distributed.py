@@ -37,6 +37,7 @@ from .watchdog import Watchdog, dump_on_signal, stack_file
 
 if TYPE_CHECKING:
     from raymill.data.prepare import Prepared
+    from raymill.stores import Store
 
 INTERRUPTED = {"interrupted": True}
 BEAT_S = 1.0
@@ -51,23 +52,29 @@ DEFAULTS = {
 }
 
 
-def train(job: TrainJob, prepared: Prepared, out: Path, notify: Notify = ignore) -> FitResult:
+def train(
+    job: TrainJob, prepared: Prepared, out: Path, notify: Notify = ignore,
+    store: Store | None = None,
+) -> FitResult:
     """Train with `job.training.workers` workers of the Ray cluster that is connected.
 
-    Checkpoints lie in `out/checkpoints`, which every node must see. The same `out` again goes on
-    after the last whole epoch, and returns at once when there was nothing left to do. Epochs are
-    told to `notify` while they happen.
+    Checkpoints lie in `out/checkpoints`, which every node must see; or they are published in
+    `store`, and `out` gets the best. The same place again goes on after the last whole epoch, and
+    returns at once when there was nothing left to do. Epochs are told to `notify` while they
+    happen.
 
     Raises:
         TrainingError: the loop's own (see `fit`), workers lost more than
             `training.max_failures` times, or fewer GPUs than `training.gpu: require` needs.
     """
     job, share = _share(job, notify)
-    return train_rows(job, place_rows(prepared, job.training.workers, notify), share, out, notify)
+    rows = place_rows(prepared, job.training.workers, notify)
+    return train_rows(job, rows, share, out, notify, store)
 
 
 def train_rows(
-    job: TrainJob, rows: Rows, share: Share, out: Path, notify: Notify = ignore
+    job: TrainJob, rows: Rows, share: Share, out: Path, notify: Notify = ignore,
+    store: Store | None = None,
 ) -> FitResult:
     """`train` on rows that are placed already, each worker with `share`."""
     for name, value in DEFAULTS.items():
@@ -75,17 +82,23 @@ def train_rows(
     if len(ray.nodes()) == 1:  # nobody drains the only node
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     out = out.absolute()
+    work = out
+    if store is not None:
+        from . import mirrored
+
+        job, work = mirrored.sent(job, store), mirrored.scratch(store)
     mailbox = ray.remote(num_cpus=0, max_restarts=3)(Mailbox).remote()
     config = {"job": job.to_dict(), "folder": str(out), "threads": share.threads,
-              "mailbox": mailbox, "rows": rows.held}
-    watchdog = Watchdog(job.training.watchdog, out, notify)
+              "mailbox": mailbox, "rows": rows.held, "store": store}
+    watchdog = Watchdog(job.training.watchdog, work, notify)
     trainer = _trainer(job, config, share, rows, out)
     try:
         with _quiet(), _listening(mailbox, watchdog, notify):
             value = _run(trainer, mailbox, notify)
         if fatal := ray.get(mailbox.cause.remote()):
             raise fatal
-        return from_dict(value)
+        result = from_dict(value)
+        return result if store is None else mirrored.arrived(result, store / CHECKPOINTS, out)
     except ray.train.TrainingFailedError as error:
         if fatal := ray.get(mailbox.cause.remote()):
             raise fatal from None
@@ -257,6 +270,7 @@ class _RaySession:
     rank: int
     world_size: int
     mailbox: Any
+    store: Store | None = None
     stopping: bool = False
     _node: str = field(default_factory=lambda: ray.get_runtime_context().get_node_id())
     told: float = 0.0
@@ -287,8 +301,15 @@ def _work(config: dict[str, Any]) -> dict[str, Any] | None:
     context = ray.train.get_context()
     torch.set_num_threads(config["threads"])
     rank, out = context.get_world_rank(), Path(config["folder"])
+    store: Store | None = config["store"]
+    checkpoints = out / CHECKPOINTS
+    if store is not None:
+        from . import mirrored
+
+        out, store = mirrored.scratch(store), store / CHECKPOINTS
+        checkpoints = out / f"rank-{rank}"
     session = _RaySession(
-        folder=out / CHECKPOINTS,
+        folder=checkpoints, store=store,
         device=pick_device(job.training.gpu, context.get_local_rank()),
         rank=rank, world_size=context.get_world_size(), mailbox=mailbox,
     )
@@ -314,4 +335,6 @@ def _work(config: dict[str, Any]) -> dict[str, Any] | None:
             raise  # the other ranks may wait in a collective: only an error takes them down
         finally:
             ray.get(mailbox.rest.remote())
+    if store is not None:
+        mirrored.clear(checkpoints)
     return as_dict(result)

@@ -18,8 +18,17 @@ def build_model(job: TrainJob) -> nn.Module:
     torch.manual_seed(job.training.seed)
     model = _built(job)
     if job.start is not None:
-        model.load_state_dict(load_weights(Path(job.start)))
+        model.load_state_dict(load_weights(_start(job.start)))
     return model
+
+
+def _start(place: str) -> Path:
+    """The checkpoint at a path, or in a store."""
+    if "://" not in place:
+        return Path(place)
+    from .mirrored import copied
+
+    return copied(place)
 
 
 def _built(job: TrainJob) -> nn.Module:

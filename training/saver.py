@@ -7,12 +7,16 @@ import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from raymill.errors import Problem, TrainingError
 from raymill.failpoints import failpoint
 
 from .checkpoint import Snapshot, prune, write
 from .parts import Parts
+
+if TYPE_CHECKING:
+    from raymill.stores import Store
 
 TICK_S = 1.0
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -23,13 +27,15 @@ class Saver:
 
     The run copies its state (`checkpoint.snapshot`) and goes on. What goes wrong while it is
     written is raised by the next `check`, `save` or `close`. `tick` is called every second while
-    the run has to wait for the disk. With `parts` it writes this rank's.
+    the run has to wait for the disk. With `parts` it writes this rank's. With a `store`,
+    checkpoints are published there.
     """
 
     def __init__(
-        self, folder: Path, tick: Callable[[], None] = lambda: None, parts: Parts | None = None
+        self, folder: Path, tick: Callable[[], None] = lambda: None, parts: Parts | None = None,
+        store: Store | None = None,
     ) -> None:
-        self.folder, self.tick, self.parts = folder, tick, parts
+        self.folder, self.tick, self.parts, self.store = folder, tick, parts, store
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="raymill-checkpoint")
         self._writing: Future[None] | None = None
 
@@ -87,6 +93,21 @@ class Saver:
                      "checkpoint, which is kept.",
             )) from error
         self._prune()
+        if self.store is not None:
+            self._publish(self.store, number)
+
+    def _publish(self, store: Store, number: int) -> None:
+        from raymill.stores import cause
+
+        from . import mirrored
+
+        try:
+            mirrored.put(self.folder, number, store)
+        except OSError as error:
+            raise TrainingError(Problem(
+                rule="a checkpoint must be published in cluster.store", where=str(store),
+                got=cause(error), cure="Mend the store and run the same command: it goes on from "
+                "the last checkpoint that was published.")) from error
 
     def _prune(self, newest: int = 2) -> None:
         if self.parts is None or self.parts.rank == 0:

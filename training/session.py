@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
+
+if TYPE_CHECKING:
+    from raymill.stores import Store
 
 
 class StopTraining(Exception):
@@ -22,7 +25,8 @@ class Session(Protocol):
     """One worker's place in a run.
 
     Every rank calls `report` once an epoch, in the same order. `folder` is where rank 0 writes
-    checkpoints (None: none are kept, the best weights stay in memory).
+    checkpoints (None: none are kept, the best weights stay in memory). With a `store`, that is
+    where they are published; then `folder` is this rank's own.
     """
 
     @property
@@ -36,6 +40,9 @@ class Session(Protocol):
 
     @property
     def folder(self) -> Path | None: ...
+
+    @property
+    def store(self) -> Store | None: ...
 
     @property
     def stopping(self) -> bool:
@@ -59,6 +66,7 @@ class InlineSession:
     world_size: int = 1
     reports: list[dict[str, float]] = field(default_factory=list)
     stopping: bool = False
+    store: Store | None = None
 
     def report(self, metrics: Mapping[str, float]) -> None:
         self.reports.append(dict(metrics))

@@ -44,9 +44,13 @@ class Shelf:
         if session.rank == 0:
             self._folder.mkdir(parents=True, exist_ok=True)
             checkpoint.sweep(self._folder)
+            if session.store is not None:
+                from . import mirrored
+
+                mirrored.mirror(session.store, self._folder, lambda text: warn(notify, text))
         parts = self._parts(self._folder) if in_parts else None
         if session.rank == 0 or in_parts:
-            self._saver = Saver(self._folder, tick, parts)
+            self._saver = Saver(self._folder, tick, parts, session.store)
 
     def _parts(self, folder: Path) -> Parts:
         session = self.session
@@ -67,6 +71,10 @@ class Shelf:
         if number == 0:
             return None
         path = checkpoint.at(folder, number)
+        if session.store is not None and session.rank > 0:
+            from . import mirrored
+
+            path = mirrored.bring(session.store, number, folder)
         progress = checkpoint.read_progress(path)
         if progress.identity != identity:
             raise UsageError(Problem(

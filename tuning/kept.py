@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Collection, Iterable
-from pathlib import Path
 
-from raymill.errors import ArtifactError
 from raymill.events import Event, Notify
-from raymill.training.checkpoint import CHECKPOINTS, newest_good, of_epoch, read_progress
-
-FOLDER = "trials"
+from raymill.stores import Folder, Store
 
 
 class Kept:
-    """Keeps the folders of the `most` best trials below `folder`, and of those that have not ended.
+    """Keeps what lies in `place` of the `most` best trials, and of those that have not ended.
 
     It listens to the search: `listening` gives the `Notify` to hand on.
     """
 
-    def __init__(self, folder: Path, most: int, maximize: bool) -> None:
-        self.folder, self._most, self._sign = folder, most, -1 if maximize else 1
+    def __init__(self, place: Store, most: int, maximize: bool) -> None:
+        self.place, self._most, self._sign = place, most, -1 if maximize else 1
         self._ranked: list[tuple[float, int]] = []
 
     def begin(self, known: Iterable[tuple[int, float | None]], go_on: Collection[int]) -> None:
@@ -33,11 +28,11 @@ class Kept:
     def sweep(self, go_on: Collection[int]) -> None:
         """Remove all folders but those of the best, and of trials that `go_on`."""
         stay = {*go_on, *(number for _, number in self._ranked)}
-        for path in self.folder.glob("*"):
-            if not path.name.isdigit() or int(path.name) not in stay:
-                shutil.rmtree(path, ignore_errors=True)
-        if self.folder.is_dir() and not any(self.folder.iterdir()):
-            self.folder.rmdir()
+        for name in self.place.folders():
+            if not name.isdigit() or int(name) not in stay:
+                self.place.remove(name)
+        if isinstance(self.place, Folder) and not stay:
+            self.place.remove()
 
     def listening(self, notify: Notify) -> Notify:
         def tell(event: Event) -> None:
@@ -55,7 +50,7 @@ class Kept:
 
     def _rank(self, number: int, value: float) -> None:
         """Trials without a folder (their result was known) have nothing to keep."""
-        if not (self.folder / str(number)).is_dir():
+        if str(number) not in self.place.folders():
             return
         self._ranked = sorted([*self._ranked, (self._sign * value, number)])
         for _, worse in self._ranked[self._most :]:
@@ -63,16 +58,4 @@ class Kept:
         del self._ranked[self._most :]
 
     def _drop(self, number: int) -> None:
-        shutil.rmtree(self.folder / str(number), ignore_errors=True)
-
-
-def best_checkpoint(folder: Path, number: int) -> Path | None:
-    """The checkpoint of a kept trial's best epoch; None: there is none whose hashes hold."""
-    own = folder / FOLDER / str(number) / CHECKPOINTS
-    newest = newest_good(own)
-    if newest is None:
-        return None
-    try:
-        return of_epoch(own, read_progress(newest).best_epoch)
-    except ArtifactError:
-        return None
+        self.place.remove(str(number))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -22,6 +21,7 @@ from .hangs import Hangs
 from .measures import Meter
 from .nested import RowsHolder, nested
 from .orphans import settle
+from .places import Places
 from .trial import Trainable, trainable
 
 if TYPE_CHECKING:
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 @contextmanager
 def launched(
-    plan: Plan, prepared: Prepared, folder: Path, notify: Notify, meter: Meter,
+    plan: Plan, prepared: Prepared, places: Places, notify: Notify, meter: Meter,
     training: TrainingSpec,
 ) -> Iterator[tuple[Trainable, Hangs]]:
     """The trainable, and what finds the trials that hang; while the block runs, the rows that all
-    trials share are in the object store. Checkpoints lie in `folder`.
+    trials share are in the object store. Checkpoints lie in `places`.
 
     Raises:
         UsageError: a GPU is required, and torch can use none of the cluster's.
@@ -50,15 +50,15 @@ def launched(
         blocks = hold(prepared) if fits(prepared) else {
             split: prepared.tensors(split) for split in SPLITS}
         with _held(ray.remote(num_cpus=0)(Desk).remote(blocks)) as desk:
-            yield (trainable(desk, folder, plan.cpu, plan.gpu, meter),
-                   Hangs(desk, training.watchdog, folder))
+            yield (trainable(desk, places, plan.cpu, plan.gpu, meter),
+                   Hangs(desk, training.watchdog, places.work))
         return
     share = Share(threads=max(1, int(plan.cpu)), cpus=plan.cpu, gpus=plan.gpu,
                   backend="gloo" if counted_only else None)
     rows = place_rows(prepared, plan.workers, notify)
     with _held(RowsHolder.remote(rows)) as holder:  # type: ignore[attr-defined]
         try:  # the training itself watches its workers
-            yield nested(holder, folder, share, meter), Hangs(None, "off", folder)
+            yield nested(holder, places, share, meter), Hangs(None, "off", places.work)
         finally:
             settle()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -12,13 +11,13 @@ import torch
 
 from raymill.errors import TrainingError
 from raymill.events import Event
-from raymill.training.checkpoint import CHECKPOINTS
 from raymill.training.distributed import Share, train_rows
 from raymill.training.job import TrainJob
 from raymill.training.placement import Rows
 
 from .measures import Meter
-from .trial import Trainable, TrialSession, own_folder, place
+from .places import Own, Places
+from .trial import Trainable, TrialSession, place
 
 
 @ray.remote(num_cpus=0)
@@ -32,7 +31,7 @@ class RowsHolder:
         return self._rows
 
 
-def nested(holder: Any, folder: Path, share: Share, meter: Meter) -> Trainable:
+def nested(holder: Any, places: Places, share: Share, meter: Meter) -> Trainable:
     """What Tune runs for a trial of `job.training.workers` workers, each with `share`.
 
     The trial's own process only waits for them: it holds no CPU. It is not used again, as its end
@@ -40,9 +39,12 @@ def nested(holder: Any, folder: Path, share: Share, meter: Meter) -> Trainable:
     """
 
     def run_trial(config: dict[str, Any]) -> dict[str, Any]:
+        with places.running(config) as own:
+            return run_in(own, config)
+
+    def run_in(own: Own, config: dict[str, Any]) -> dict[str, Any]:
         job = TrainJob.from_dict(json.loads(config["job"]))
-        own = own_folder(folder, config)
-        session = TrialSession(job.metric, job.maximize, torch.device("cpu"), own / CHECKPOINTS,
+        session = TrialSession(job.metric, job.maximize, torch.device("cpu"), own.checkpoints,
                                place=place(torch.device("cpu")))
         session.go_on()
 
@@ -55,7 +57,8 @@ def nested(holder: Any, folder: Path, share: Share, meter: Meter) -> Trainable:
 
         began = time.perf_counter()
         try:
-            fitted = train_rows(job, ray.get(holder.rows.remote()), share, own, tell)
+            fitted = train_rows(job, ray.get(holder.rows.remote()), share, own.folder, tell,
+                                own.store)
         except TrainingError as error:
             return session.ended(error)
         return session.ended(measures=meter.read(job, fitted, began))

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import math
 import random
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from optuna.distributions import BaseDistribution, FloatDistribution
 
 from raymill.errors import UsageError
+from raymill.stores import Store
 from raymill.training.params import FOLLOWED
 from raymill.training.spec import TrainingSpec
 
@@ -125,11 +124,11 @@ class Population:
         return varied
 
 
-def forget(folder: Path, keep: Sequence[int]) -> None:
-    """Remove the checkpoints in `folder` of all trials but those to `keep`."""
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path.name.isdigit() and int(path.name) not in keep:
-            shutil.rmtree(path, ignore_errors=True)
+def forget(place: Store, keep: Sequence[int]) -> None:
+    """Remove the checkpoints in `place` of all trials but those to `keep`."""
+    for name in place.folders():
+        if name.isdigit() and int(name) not in keep:
+            place.remove(name)
 
 
 def _rank(record: TrialRecord, maximize: bool) -> tuple[float, int]:

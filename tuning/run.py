@@ -18,17 +18,19 @@ from ray.air._internal import usage
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from raymill.events import Notify, note
+from raymill.stores import Store
 
 from .bridge import Ends, LedgerScheduler, LedgerSearcher, Teller, Watch
 from .budget import Budget
 from .capacity import Plan, plan
 from .inherited import inherited
-from .kept import FOLDER, Kept
+from .kept import Kept
 from .launch import launched
 from .ledger import Ledger
 from .measures import meter
 from .orphans import free_orphans
 from .own import Own
+from .places import FOLDER, Places
 from .population import forget
 from .pruning import pruner_for
 from .spec import TuningSpec
@@ -50,7 +52,7 @@ _SWEEP_EVERY_S = 0.5  # how long a stopped trial's workers hold their resources,
 
 
 def run_trials(ledger: Ledger, what: What, tuning: TuningSpec, prepared: Prepared, out: Path,
-               notify: Notify, own: Own, began: float) -> str:
+               notify: Notify, own: Own, began: float, store: Store | None = None) -> str:
     """Run what is left of a search; what ended it.
 
     Raises:
@@ -62,15 +64,15 @@ def run_trials(ledger: Ledger, what: What, tuning: TuningSpec, prepared: Prepare
     if budget.ended_by:
         return budget.ended_by
     note(notify, room.arithmetic)
-    trials = out.absolute() / FOLDER
+    trials = Places(out.absolute() / FOLDER, store and store / FOLDER)
     generations = tuning.pruning == "pbt" and own.scheduler is None
     kept = None if generations else _kept(ledger, tuning, trials)
     if kept is not None:
         notify = kept.listening(notify)
     teller = Teller(ledger, budget, what.space, notify, [*own.callbacks])
     if generations:  # a later generation needs them, also after a kill
-        forget(trials, ledger.donors())  # what another study left
-        teller.callbacks.append(lambda *_: forget(trials, ledger.donors()))
+        forget(trials.kept, ledger.donors())  # what another study left
+        teller.callbacks.append(lambda *_: forget(trials.kept, ledger.donors()))
     with _scratch(out) as folder, launched(
         room, prepared, trials, notify, meter(prepared, ledger.objectives.measured), base.training,
     ) as (run, hangs), _quiet(), inherited():
@@ -89,13 +91,13 @@ def run_trials(ledger: Ledger, what: What, tuning: TuningSpec, prepared: Prepare
     return budget.ended_by or "tuning.trials"
 
 
-def _kept(ledger: Ledger, tuning: TuningSpec, folder: Path) -> Kept:
+def _kept(ledger: Ledger, tuning: TuningSpec, trials: Places) -> Kept:
     """What is kept of the checkpoints of trials that have ended: where something is made of them,
     those of all where the winner need not have the best value, as of several objectives or under
     constraints."""
     by_value = not ledger.objectives.several and not tuning.limits
     most = tuning.kept if by_value or not tuning.kept else tuning.trials
-    kept = Kept(folder, most, ledger.objectives.maximize[0])
+    kept = Kept(trials.kept, most, ledger.objectives.maximize[0])
     kept.begin(((record.number, record.value if record.state == "complete" else None)
                 for record in ledger.records()), ledger.cut_short())
     return kept

@@ -12,6 +12,7 @@ from raymill.data.schema import InputSchema
 from raymill.errors import Problem, TrainingError, UsageError
 from raymill.events import Event, Notify, ignore, note, warn
 from raymill.specs import PlacedError
+from raymill.stores import Store
 from raymill.training.auto import AUTO, candidates, without_choice
 from raymill.training.job import TrainJob, make_job
 from raymill.training.spec import ModelSpec, TrainingSpec
@@ -52,13 +53,15 @@ def search(
     name: str = "",
     code: str = "",
     own: Own | None = None,
+    store: Store | None = None,
 ) -> SearchResult:
     """Search `tuning.trials` trials in all; the same call again goes on where `out` was left.
 
     Needs Ray to be running, unless `out` already holds every trial. The first trial takes the
     spec's own values, where they lie in the space. What the spec states (a parameter beside
     `model.family`, a field set in `training`) is left out of a default space. `name` and `code` (a
-    digest of the user's own modules) are what a later search knows this one by.
+    digest of the user's own modules) are what a later search knows this one by. What another
+    machine needs to go on lies in `out`, or in `store`.
 
     Raises:
         TrainingError: every trial failed, none keeps to the constraints, or the budget ended before
@@ -87,7 +90,7 @@ def search(
         note(notify, population.words())
     identity = what.identity(prepared.fingerprint, own)
     context = study_name(job=what.said(), data=prepared.fingerprint, code=code)
-    with held(out, tuning.storage) as storage:
+    with held(out, tuning.storage, store) as storage:
         ledger = Ledger(storage, identity, objectives, tuning, what.space, points, own.sampler,
                         population)
         if ledger.fresh:
@@ -100,7 +103,8 @@ def search(
                                   "total": ledger.total, "unit": "trials",
                                   "leaders": _leaders(ledger, what)}))
         if ledger.remaining:
-            ended_by = run_trials(ledger, what, tuning, prepared, out, notify, own, began)
+            ended_by = run_trials(ledger, what, tuning, prepared, out, notify, own, began,
+                                  store)
             ledger.study.set_user_attr("ended_by", ended_by)
         _tell_end(ledger, tuning, ended_by, notify)
         return _result(ledger, what, tuning, identity, ended_by, out)

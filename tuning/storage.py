@@ -5,8 +5,9 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
@@ -14,13 +15,19 @@ from sqlalchemy.pool import NullPool
 
 from raymill.errors import UsageError
 
+if TYPE_CHECKING:
+    from raymill.stores import Store
+
+SHIPPED_S = 5.0
 JOURNAL, SQLITE = "study.journal", "study.db"
 FILES = {"journal": JOURNAL, "sqlite": SQLITE}
 
 
 @contextmanager
-def held(out: Path, kind: str) -> Iterator[BaseStorage]:
+def held(out: Path, kind: str, store: Store | None = None) -> Iterator[BaseStorage]:
     """The storage of a search in `out`, held by this process alone and mended after a crash.
+
+    With a `store`, the journal is there too, a few seconds behind.
 
     A process killed while it wrote leaves Optuna's lock behind and may leave half a line, to
     which the next write would be glued. The lock taken here dies with its process.
@@ -30,7 +37,7 @@ def held(out: Path, kind: str) -> Iterator[BaseStorage]:
     """
     out.mkdir(parents=True, exist_ok=True)
     path = out / JOURNAL
-    with (out / "search.lock").open("w") as lock:
+    with (out / "search.lock").open("w") as lock, ExitStack() as stack:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -38,6 +45,11 @@ def held(out: Path, kind: str) -> Iterator[BaseStorage]:
                 f"another process is searching in {out}", cure="Wait for it, or stop it."
             ) from None
         path.with_name(f"{JOURNAL}.lock").unlink(missing_ok=True)
+        if store is not None and kind == "journal":
+            from raymill.stores import shipped
+
+            bring(out, store)
+            stack.enter_context(shipped(out, lambda: [JOURNAL], store, SHIPPED_S))
         if path.exists():
             written = path.read_bytes()
             os.truncate(path, written.rfind(b"\n") + 1)
@@ -47,6 +59,16 @@ def held(out: Path, kind: str) -> Iterator[BaseStorage]:
         finally:
             if isinstance(storage, RDBStorage):
                 storage.engine.dispose()
+
+
+def bring(out: Path, store: Store) -> None:
+    """Have the journal of a search in `out`: the longer one, as after a search on another machine.
+    """
+    path = out / JOURNAL
+    with suppress(FileNotFoundError):
+        written = store.read(path.name)
+        if not path.exists() or len(written) > path.stat().st_size:
+            path.write_bytes(written)
 
 
 def storage_in(out: Path, kind: str, *, keep_connections: bool = False) -> BaseStorage:

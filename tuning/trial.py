@@ -6,16 +6,16 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 import torch
 from ray import tune
 
 from raymill.errors import TrainingError
-from raymill.training.checkpoint import CHECKPOINTS, adopt, newest_good, read_progress
+from raymill.training.checkpoint import adopt, newest_good, read_progress
 from raymill.training.job import TrainJob
 from raymill.training.loop import fit
 from raymill.training.session import StopTraining, pick_device
@@ -24,6 +24,10 @@ from raymill.training.watchdog import dump_on_signal, stack_file
 
 from .hangs import Heart
 from .measures import Meter
+from .places import Own, Places
+
+if TYPE_CHECKING:
+    from raymill.stores import Store
 
 # Keys of what a trial reports to Tune.
 EPOCH, METRICS, OBJECTIVE, FINISHED, FAILED = "epoch", "metrics", "objective", "finished", "failed"
@@ -54,6 +58,7 @@ class TrialSession:
     until: int | None = None
     stopping: bool = False
     heart: Heart | None = None
+    store: Store | None = None
 
     def alive(self, typical_s: Callable[[], float]) -> None:
         if self.heart is not None:
@@ -103,31 +108,34 @@ class TrialSession:
         return newest_good(self.folder) if self.folder is not None else None
 
 
-def trainable(desk: Any, folder: Path, cpus: float, gpu: float, meter: Meter) -> Trainable:
+def trainable(desk: Any, places: Places, cpus: float, gpu: float, meter: Meter) -> Trainable:
     """What Tune runs for a trial of one worker.
 
-    Its configuration is `number`, `again` (see `own_folder`) and `job`, the JSON of a `TrainJob`;
-    of a share of the epochs also `start`, `until` and `donor`, the number of the trial to go on
-    from. Rows are had of the `desk`, to which steps are told; epochs are checkpointed below
-    `folder`.
+    Its configuration is `number`, `again` (see `Places.running`) and `job`, the JSON of a
+    `TrainJob`; of a share of the epochs also `start`, `until` and `donor`, the number of the trial
+    to go on from. Rows are had of the `desk`, to which steps are told; epochs are checkpointed in
+    `places`.
     """
 
     def run_trial(config: dict[str, Any]) -> dict[str, Any]:
-        own = own_folder(folder, config)
+        with places.running(config) as own:
+            return run_in(own, config)
+
+    def run_in(own: Own, config: dict[str, Any]) -> dict[str, Any]:
         heart = Heart(desk, config["number"])
         heart.beat()
         torch.set_num_threads(max(1, int(cpus)))
         job = TrainJob.from_dict(json.loads(config["job"]))
         device = pick_device("auto" if gpu > 0 else "never")
-        session = TrialSession(job.metric, job.maximize, device, own / CHECKPOINTS,
+        session = TrialSession(job.metric, job.maximize, device, own.checkpoints,
                                place=place(device), start=config.get("start", 0),
-                               until=config.get("until"), heart=heart)
+                               until=config.get("until"), heart=heart, store=own.published)
         began = time.perf_counter()
-        with dump_on_signal(stack_file(own, 0)):
+        with dump_on_signal(stack_file(own.folder, 0)):
             try:
                 train, validation = _shards(desk, job.training.seed)
                 if config.get("donor") is not None:
-                    _start_from(own, own.parent / str(config["donor"]), job.identity(train.rows))
+                    _start_from(own, places.of(config["donor"]), job.identity(train.rows))
                 session.go_on()
                 fitted = fit(job, train, validation, session)
             except StopTraining:  # an earlier try had come to the end of its share
@@ -141,25 +149,17 @@ def trainable(desk: Any, folder: Path, cpus: float, gpu: float, meter: Meter) ->
     return run_trial
 
 
-def _start_from(own: Path, donor: Path, identity: str) -> None:
+def _start_from(own: Own, donor: Own, identity: str) -> None:
     """Begin with the weights of another trial, unless an earlier try has begun already."""
-    if newest_good(own / CHECKPOINTS) is None:
-        source = newest_good(donor / CHECKPOINTS)
+    if newest_good(own.checkpoints) is None:
+        here = donor if donor.store is None else replace(donor, folder=own.folder / "donor")
+        here.fetch()
+        source = newest_good(here.checkpoints)
         if source is None:
-            raise TrainingError(f"trial {donor.name}, which this one goes on from, left no checkpoint")
-        adopt(source, own / CHECKPOINTS, identity)
-
-
-def own_folder(folder: Path, config: Mapping[str, Any]) -> Path:
-    """Where a trial keeps its checkpoints: its own folder below `folder`, or what is there of the
-    cut-off trials that it runs `again`, the last first."""
-    own = folder / str(config["number"])
-    for number in config.get("again", ()):
-        before = folder / str(number)
-        if before.is_dir() and not own.exists():
-            before.rename(own)
-    own.mkdir(parents=True, exist_ok=True)
-    return own
+            raise TrainingError(f"trial {donor.folder.name}, which this one goes on from, left no "
+                                "checkpoint")
+        adopt(source, own.checkpoints, identity)
+        own.publish()
 
 
 def place(device: torch.device) -> dict[str, Any]:

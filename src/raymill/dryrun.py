@@ -43,6 +43,7 @@ from raymill.tuning.spec import TuningSpec
 
 from .plan import MB, Plan, StagePlan
 from .project import own_code
+from .workspace import prepared_in
 
 ROWS = 8192  # trained on in the dry run, at most
 EPOCHS = 2
@@ -91,7 +92,7 @@ def estimate(
     with _watched() as peak, ray_session(located(spec.cluster, home.path), base, notify):
         started = time.monotonic() - began
         data, data_s = _timed(lambda: prepare(spec.data, base, home.cache / "data", notify,
-                                              spec.objective.positive))
+                                              spec.objective.positive, prepared_in(spec)))
         worker_s, worker_mb = _worker()
         note(notify, f"a worker starts in {worker_s:.1f} s and holds {worker_mb:.0f} MB")
         job = _job(spec, base, home, data)

@@ -19,6 +19,7 @@ from raymill.errors import SpecError, UsageError
 from raymill.events import Notify, ignore, warn
 from raymill.serving.spec import ServingSpec
 from raymill.spec import Spec, spec_from
+from raymill.stores import SCHEME
 from raymill.tracking.home import Home
 from raymill.tracking.registry import ModelVersion, Registry
 from raymill.tracking.runs import Run
@@ -74,10 +75,12 @@ def service(
                          cure="Name the spec beside it: --spec FILE.")
     _check_serving(spec, notify)
     uri = tracking_uri or spec.tracking.uri
-    if spec.cluster.kubernetes.claim is None and not (uri or "").startswith(("http://", "https://")):
+    reached = (uri or "").startswith(("http://", "https://")) or (
+        _shared(uri) and version.source.startswith(SCHEME))
+    if spec.cluster.kubernetes.claim is None and not reached:
         raise UsageError("pods must be able to read the model", cure=(
-            "Set tracking.uri to an MLflow server that they reach, or cluster.kubernetes.claim "
-            "to a volume that holds the home."))
+            "Set tracking.uri to an MLflow server that they reach, or to PostgreSQL with "
+            "cluster.store, or cluster.kubernetes.claim to a volume that holds the home."))
     arguments = {"name": version.name, "version": version.version, "digest": version.digest,
                  "tracking_uri": uri, "serving": spec.serving.model_dump(mode="json")}
     if own:
@@ -127,11 +130,18 @@ def _served(
 def _packed(spec_file: Path, overrides: Sequence[str]) -> tuple[Spec, Project]:
     """The project of a job whose results must outlive its pods."""
     spec, project = pack(spec_file, overrides)
-    if spec.cluster.kubernetes.claim is None:
-        raise UsageError("what a job makes must outlive its pods",
-                         cure="Set cluster.kubernetes.claim to a PersistentVolumeClaim that all "
-                              "nodes mount (ReadWriteMany); it is the raymill home, at /state.")
+    kept = spec.cluster.store is not None and _shared(spec.tracking.uri)
+    if spec.cluster.kubernetes.claim is None and not kept:
+        raise UsageError("what a job makes must outlive its pods", cure=(
+            "Set cluster.kubernetes.claim to a PersistentVolumeClaim that all nodes mount "
+            "(ReadWriteMany), which is the raymill home, at /state; or cluster.store, and "
+            "tracking.uri to an MLflow server or PostgreSQL."))
     return spec, project
+
+
+def _shared(uri: str | None) -> bool:
+    """Whether runs and models are recorded where other machines see them."""
+    return uri is not None and not uri.startswith("sqlite:")
 
 
 def _of_run(

@@ -80,7 +80,7 @@ def tune(
     Raises:
         RaymillError: with problems that the user can mend.
     """
-    from raymill.tuning.storage import storage_in
+    from raymill.tuning.storage import bring, storage_in
     from raymill.tuning.study import Study
 
     own = Own(tuple(callbacks), sampler, scheduler)
@@ -90,7 +90,9 @@ def tune(
     with workspace(spec, "tune", base, home, notify) as work:
         make_plan(spec, cluster_nodes(), only="search").require()
         found = steps.search(work, steps.prepare_data(work), own)
-    assert found.folder is not None, "a search has a folder"
+        assert found.folder is not None, "a search has a folder"
+        if work.store is not None and spec.tuning.storage == "journal":
+            bring(found.folder, work.store / f"search/{found.folder.name}")
     return Study.of(found, storage_in(found.folder, spec.tuning.storage))
 
 

@@ -79,6 +79,30 @@ def check_code(spec: Spec, base: Path) -> list[Problem]:
     return problems
 
 
+def check_nodes(spec: Spec) -> list[Problem]:
+    """The user's own code that a node of the cluster can't import: what is wrong."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    modules = sorted({name.partition(":")[0] for name in own_code(spec)})
+    asked = {}
+    for node in ray.nodes() if modules else ():
+        if node["Alive"]:
+            pinned = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            task = ray.remote(num_cpus=0, scheduling_strategy=pinned)(_not_found)
+            asked[node["NodeManagerAddress"]] = task.remote(modules)
+    return [
+        Problem(rule="every node must be able to import the code that the spec names",
+                got=f"no module {missing[0]} on {address}",
+                cure="Install it on the nodes (or in their image); raymill k8s job mounts it.")
+        for address, answer in asked.items() if (missing := ray.get(answer))
+    ]
+
+
+def _not_found(modules: list[str]) -> list[str]:
+    return [name for name in modules if importlib.util.find_spec(name) is None]
+
+
 def check_task(spec: Spec, contract: Contract) -> list[Problem]:
     """What the spec asks for that this data's task can't give."""
     task, classes = contract.task, contract.classes

@@ -23,7 +23,7 @@ from raymill.training.job import TrainJob, make_job
 from raymill.training.metrics import compute_all
 from raymill.training.objective import METRICS
 from raymill.training.predictor import Predictor
-from raymill.tuning.kept import best_checkpoint
+from raymill.tuning.places import FOLDER, Places
 from raymill.tuning.walk import with_params
 
 from .results import SearchOutcome
@@ -68,9 +68,9 @@ def refit(work: Work, data: Prepared, job: TrainJob, found: SearchOutcome, folde
             cure="Set refit to scratch and leave out ensemble, or set prior_correction to false."))
     mode = tuning.refit if found.trials else "scratch"
     if mode == "none":
-        alone = _as_it_is(job, _weights_of_winner(found))
+        alone = _as_it_is(job, _weights_of_winner(work, found))
     else:
-        alone = _fitted(work, data, _begun(job, found) if mode == "checkpoint" else job, folder)
+        alone = _fitted(work, data, _begun(work, job, found) if mode == "checkpoint" else job, folder)
     if tuning.ensemble is None or not found.trials:
         return alone
     return _better(work, data, alone, _members(work, data, job.family, found), folder)
@@ -86,18 +86,21 @@ def plan_of(work: Work, found: SearchOutcome) -> dict[str, Any]:
 
 
 def _fitted(work: Work, data: Prepared, job: TrainJob, folder: Path) -> Trained:
-    fitted = train_distributed(job, data, folder / "train", work.notify)
+    store = work.store and work.store / f"train/{folder.name}"
+    if store is not None:
+        note(work.notify, f"checkpoints are published in {store}")
+    fitted = train_distributed(job, data, folder / "train", work.notify, store)
     assert fitted.checkpoint is not None, "Ray Train's session keeps checkpoints"
     return Trained(job, load_weights(fitted.checkpoint), fitted.best, fitted.history,
                    fitted.best_epoch, resumes=fitted.resumes, offset=fitted.offset)
 
 
-def _begun(job: TrainJob, found: SearchOutcome) -> TrainJob:
+def _begun(work: Work, job: TrainJob, found: SearchOutcome) -> TrainJob:
     if fitter(job.family) is not None:
         raise UsageError(Problem(rule="tuning.refit: checkpoint begins training with weights",
                                  got=f"the family {job.family}, which has none to begin with",
                                  cure="Set tuning.refit to scratch or none."))
-    return replace(job, start=str(_weights_of_winner(found)))
+    return replace(job, start=str(_weights_of_winner(work, found)))
 
 
 def _as_it_is(job: TrainJob, checkpoint: Path) -> Trained:
@@ -108,9 +111,14 @@ def _as_it_is(job: TrainJob, checkpoint: Path) -> Trained:
                    progress.best_epoch)
 
 
-def _weights_of_winner(found: SearchOutcome) -> Path:
+def _places(work: Work, folder: Path) -> Places:
+    store = work.store and work.store / f"search/{folder.name}/{FOLDER}"
+    return Places(folder / FOLDER, store)
+
+
+def _weights_of_winner(work: Work, found: SearchOutcome) -> Path:
     assert found.folder is not None and found.best_trial is not None
-    checkpoint = best_checkpoint(found.folder, found.best_trial)
+    checkpoint = _places(work, found.folder).best_checkpoint(found.best_trial)
     if checkpoint is None:
         raise UsageError(Problem(
             rule="tuning.refit takes the winner's weights from its trial",
@@ -147,7 +155,7 @@ def _members(
     members: list[tuple[int, TrainJob, Mapping[str, Tensor]]] = []
     for trial in _leaders(found, most)[1:]:
         assert found.folder is not None
-        checkpoint = best_checkpoint(found.folder, trial["number"])
+        checkpoint = _places(work, found.folder).best_checkpoint(trial["number"])
         if checkpoint is None:
             warn(work.notify, f"trial {trial['number']} left no weights: it is not averaged")
             continue

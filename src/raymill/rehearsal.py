@@ -16,6 +16,7 @@ from raymill.training.rehearsal import SAMPLE
 from raymill.training.rehearsal import rehearse as rehearse_job
 
 from .project import check_task, own_code
+from .workspace import prepared_in
 
 
 def rehearse(spec: Spec, base: Path, notify: Notify = ignore) -> Iterator[Verdict]:
@@ -24,7 +25,8 @@ def rehearse(spec: Spec, base: Path, notify: Notify = ignore) -> Iterator[Verdic
     Raises:
         DataError, SpecError: data or spec are wrong before any model is built.
     """
-    data = prepare(spec.data, base, Home.find().cache / "data", notify, spec.objective.positive)
+    data = prepare(spec.data, base, Home.find().cache / "data", notify, spec.objective.positive,
+                   prepared_in(spec))
     if problems := check_task(spec, data.contract):
         raise SpecError(problems)
     project = str(base) if own_code(spec) else None

@@ -105,6 +105,21 @@ class Spec(Part):
         return self
 
     @model_validator(mode="after")
+    def _store_takes_it(self) -> Spec:
+        if self.cluster.store is None:
+            return self
+        if self.tuning.storage == "sqlite":
+            raise PlacedError("cluster.store takes a search's journal, not a database that is "
+                              "written in place: set storage to journal, or to Postgres", "tuning",
+                              "storage")
+        several = max(self.training.most_workers, self.tuning.resources.workers) > 1
+        if several and self.training.strategy == "fsdp":
+            raise PlacedError("cluster.store takes whole checkpoints, not fsdp's in parts: set "
+                              "strategy to ddp, or leave cluster.store out, with a home that every "
+                              "node sees", "training", "strategy")
+        return self
+
+    @model_validator(mode="after")
     def _several_workers_for_it(self) -> Spec:
         several = max(self.training.most_workers, self.tuning.resources.workers) > 1
         for name in () if several else ("strategy", "guard_every"):

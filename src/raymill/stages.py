@@ -10,11 +10,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raymill import __version__
 from raymill.errors import UsageError
 from raymill.events import Event, Notify
+
+if TYPE_CHECKING:
+    from raymill.stores import Store
 
 
 def key_of(inputs: Mapping[str, Any]) -> str:
@@ -53,11 +56,12 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 class Stages:
-    """Runs stages, or finds them done."""
+    """Runs stages, or finds them done: here, or in a `store`."""
 
-    def __init__(self, cache: Path, notify: Notify) -> None:
+    def __init__(self, cache: Path, notify: Notify, store: Store | None = None) -> None:
         self.cache = cache
         self.notify = notify
+        self.store = store
 
     @contextmanager
     def announced(self, name: str, **facts: Any) -> Iterator[dict[str, Any]]:
@@ -89,10 +93,14 @@ class Stages:
         `build(folder)` is called unless the same `inputs` were built before; it may find what a
         killed run left in `folder` and go on from there. `mark` tells apart results that share
         a folder, such as a search with more trials. `facts` go into the stage's events.
-        A result that is no longer `good` is built again.
+        A result that is no longer `good` is built again: a store has only what `build` put there.
         """
         folder = self.cache / name / key_of({"stage": name, **inputs})
         done = folder / f"{mark}.json"
+        there = self.store and self.store / name / folder.name
+        if there is not None and not done.exists() and there.has(done.name):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            write_json(done, json.loads(there.read(done.name)))
         result: dict[str, Any] = json.loads(done.read_text("utf-8")) if done.exists() else {}
         if done.exists() and good(folder, result):
             self.notify(Event("stage", {"name": name, "status": "skipped",
@@ -101,5 +109,7 @@ class Stages:
         with self.announced(name, **facts) as said, locked(folder):
             result = build(folder)
             write_json(done, result)
+            if there is not None:
+                there.put(done.name, done)
             said["detail"] = detail(result)
         return folder, result

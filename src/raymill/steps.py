@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,7 @@ def prepare_data(work: Work) -> Prepared:
     """Read, check, split and describe the data; its own cache knows when nothing changed."""
     spec = work.spec
     data = prepare(spec.data, work.base, work.home.cache / "data", work.notify,
-                   spec.objective.positive)
+                   spec.objective.positive, work.store and work.store / "data")
     if problems := check_task(spec, data.contract):
         raise SpecError(problems)
     work.record("dataset", name=spec.name, digest=data.fingerprint, rows=data.total_rows,
@@ -101,7 +102,8 @@ def search(work: Work, data: Prepared, own: Own | None = None) -> SearchOutcome:
 
         found = search_space(spec.model, spec.training, metric, spec.tuning, data, folder,
                              work.notify, work.project, name=spec.name,
-                             code=inputs["code"], own=own)
+                             code=inputs["code"], own=own,
+                             store=work.store and work.store / f"search/{folder.name}")
         return {
             "metric": metric, "best_params": found.best_params, "best_value": found.best_value,
             "trials": [trial.to_dict() for trial in found.trials],
@@ -161,7 +163,7 @@ def train(work: Work, data: Prepared, found: SearchOutcome) -> TrainOutcome:
     inputs = {**_inputs(work, data), "job": job.said(), **plan_of(work, found),
               "threshold": spec.objective.threshold.model_dump(mode="json")}
     folder, result = work.stages.run(
-        "train", inputs, build, metric=job.metric, good=_whole,
+        "train", inputs, build, metric=job.metric, good=partial(_whole, work),
         detail=lambda r: f"{r['family']}, validation {job.metric} {_value(r, job.metric):.4f}",
     )
     work.record("params", **{"model.family": result["family"]})
@@ -191,12 +193,15 @@ def profile(work: Work, data: Prepared) -> Profile:
     return measured
 
 
-def _whole(folder: Path, result: dict[str, Any]) -> bool:
-    """Whether a finished training's bundle is still as it was written."""
+def _whole(work: Work, folder: Path, result: dict[str, Any]) -> bool:
+    """Whether a finished training's bundle is still as it was written, or is so in the store."""
     try:
         Bundle.open(folder / "bundle", result["digest"])
     except ArtifactError:
-        return False
+        try:
+            return work.registry.bring(work.spec.name, result["digest"], folder / "bundle")
+        except ArtifactError:
+            return False
     return True
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from raymill.cluster.attach import located
 from raymill.cluster.local import Capacity, ray_session
-from raymill.errors import SpecError
+from raymill.errors import Problem, RaymillError, SpecError
 from raymill.events import Event, Notify
 from raymill.spec import Spec, dump_yaml
+from raymill.stores import Store, Unreached, store_at
 from raymill.tracking.environment import environment, user
 from raymill.tracking.home import Home
 from raymill.tracking.mlflow_writer import MLflowWriter
@@ -20,8 +21,9 @@ from raymill.tracking.registry import Registry
 from raymill.tracking.runs import Run
 from raymill.tracking.system import metered
 
-from .project import check_code, own_code
+from .project import check_code, check_nodes, own_code
 from .stages import Stages, key_of
+from .stored_runs import stored, take_up
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Work:
     notify: Notify
     capacity: Capacity
     tracking_uri: str
+    store: Store | None
 
     @property
     def project(self) -> str | None:
@@ -48,7 +51,25 @@ class Work:
 
     @property
     def registry(self) -> Registry:
-        return Registry(self.tracking_uri, self.home)
+        return Registry(self.tracking_uri, self.home, self.store)
+
+
+def store_of(spec: Spec) -> Store | None:
+    """The store of the cluster; None: every node sees the home."""
+    return store_at(spec.cluster.store) if spec.cluster.store is not None else None
+
+
+def prepared_in(spec: Spec) -> Store | None:
+    """Where the prepared data lies, if not in the home.
+
+    Raises:
+        UsageError: the store can't be written.
+    """
+    store = store_of(spec)
+    if store is None:
+        return None
+    store.check()
+    return store / "data"
 
 
 @contextmanager
@@ -65,9 +86,17 @@ def workspace(
         raise SpecError(problems)
     place = Home.find(home)
     uri = spec.tracking.uri or place.tracking_uri
+    store = store_of(spec)
+    if store is not None:
+        store.check()
     key = key_of({"verb": verb, "spec": spec.model_dump(mode="json"), "base": str(base)})
     with ExitStack() as stack:
+        if store is not None:
+            take_up(place, key, store)
+            after = stack.enter_context(ExitStack())
         run = stack.enter_context(Run.begin(place, spec.name, key, dump_yaml(spec)))
+        if store is not None:
+            after.enter_context(stored(run, store, notify))
         writer = stack.enter_context(
             MLflowWriter(uri, spec.tracking.experiment or spec.name, run, place)
         )
@@ -86,4 +115,12 @@ def workspace(
         if cluster.address == "local":
             tell(Event("note", {"text": "Ray is starting"}))
         capacity = stack.enter_context(ray_session(cluster, base, tell))
-        yield Work(spec, base, place, run, Stages(place.cache, tell), tell, capacity, uri)
+        if store is not None and (problems := check_nodes(spec)):
+            raise SpecError(problems)
+        try:
+            yield Work(spec, base, place, run, Stages(place.cache, tell, store), tell,
+                       capacity, uri, store)
+        except Unreached as error:
+            raise RaymillError(Problem(
+                rule="cluster.store must answer while a run goes on", got=str(error),
+                cure="Mend the store and give the same command again: the run goes on.")) from error

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.csv as pacsv
@@ -14,9 +12,6 @@ from raymill.data.prepare import prepare
 from raymill.data.source import discover, discover_all
 from raymill.data.spec import DataSpec
 from raymill.errors import DataError
-
-KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}
 
 
 @pytest.fixture
@@ -57,27 +52,9 @@ def test_all_missing_files_are_named_at_once(tree: Path) -> None:
         "'no.csv'", "'neither.csv'", "'*.orc'"]
 
 
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[str]:
-    """An S3 server on loopback with the bucket `rows`; Ray workers started later know it too."""
-    server_module = pytest.importorskip("moto.server")
-    import boto3
-
-    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    for key, value in (KEYS | {"AWS_ENDPOINT_URL": f"http://{host}:{port}"}).items():
-        monkeypatch.setenv(key, value)
-    client = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
-    client.create_bucket(Bucket="rows")
-    request.getfixturevalue("ray_local")
-    yield os.environ["AWS_ENDPOINT_URL"]
-    server.stop()
-
-
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")
 def test_csv_and_parquet_on_s3_are_as_local_ones(
-    s3: str, people: Path, tmp_path: Path
+    s3: str, ray_local: None, people: Path, tmp_path: Path
 ) -> None:
     import boto3
 

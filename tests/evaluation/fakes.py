@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,13 +33,13 @@ class FakePrepared:
     def rows(self) -> dict[str, int]:
         return {split: len(table) for split, table in self.tables.items()}
 
-    def parts(self, split: str) -> list[io.BytesIO]:
+    def parts(self, split: str) -> list[SimpleNamespace]:
         """Two Parquet files, in memory."""
         table, parts = self.tables[split], [io.BytesIO(), io.BytesIO()]
         half = len(table) // 2
         pq.write_table(table.slice(0, half), parts[0])
         pq.write_table(table.slice(half), parts[1])
-        return parts
+        return [SimpleNamespace(open=partial(pq.ParquetFile, part)) for part in parts]
 
     @property
     def contract(self) -> SimpleNamespace:

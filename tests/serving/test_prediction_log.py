@@ -17,12 +17,13 @@ import pytest
 
 from raymill.data.contract import Contract
 from raymill.monitoring import labels, predictions
-from raymill.monitoring.store import log_folder
-from raymill.serving import prediction_log
+from raymill.monitoring.store import log_folder, parts
+from raymill.serving import log_shipping, prediction_log
 from raymill.serving.app import Endpoint
 from raymill.serving.endpoint import build
 from raymill.serving.identity import born, new_id, trace_of
 from raymill.serving.spec import ServingSpec
+from raymill.stores import Bucket, store_at
 
 ROW = {"x": 7.0, "code": "AB", "colour": "red", "when": "2024-05-01T00:00:00"}
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -254,3 +255,33 @@ def test_labels_are_named_as_classes_are(label: object, known: str) -> None:
     from raymill.serving.feedback import class_text
 
     assert class_text(label) == known
+
+
+def test_finished_files_are_put_into_a_store_once_as_they_are(
+    s3: str, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put: list[str] = []
+    plain = Bucket.put
+    monkeypatch.setattr(
+        Bucket, "put", lambda self, name, source: (put.append(name), plain(self, name, source))[1])
+    place = store_at("s3://rows/logs/predictions/fraud")
+    for _ in range(2):  # a service, and its next start
+        logged = start(store="s3://rows/logs")
+        logged.predict(ROW)
+        logged.endpoint.close()
+        files = parts(logged.folder)
+        assert place.names() == sorted(f"{path.parent.name}/{path.name}" for path in files)
+        assert place.read(place.names()[0]) == (logged.folder / place.names()[0]).read_bytes()
+    assert len(put) == len(set(put)) == 2
+
+
+def test_a_store_that_is_away_costs_no_line_of_the_log(
+    s3: str, start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(log_shipping, "_EVERY_S", 0.05)
+    logged = start(store="s3://none-such/logs")
+    logged.predict(ROW)
+    with caplog.at_level(logging.ERROR, "raymill.serving"):
+        assert len(logged.read()) == 1
+    [told] = [r.getMessage() for r in caplog.records if "can't be put into s3://" in r.getMessage()]
+    assert "testing" not in told  # the key

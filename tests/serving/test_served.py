@@ -13,9 +13,11 @@ import yaml
 
 from raymill.errors import ArtifactError, UsageError
 from raymill.events import Event
-from raymill.kube import service, to_yaml
+from raymill.kube import job, service, to_yaml
 from raymill.serving.environment import METRICS
+from raymill.serving.order import Order
 from raymill.serving.spec import ServingSpec
+from raymill.stores import store_at
 from raymill.tracking.home import Home
 from raymill.tracking.registry import Registry
 from raymill.training.bundle import Bundle
@@ -122,3 +124,51 @@ def test_an_endpoint_without_keys_is_told_of(
     service("toy", tmp_path / "raymill.yaml", [f"serving.keys={str(keys).lower()}"], None,
             told.append)
     assert any("any pod of the namespace default" in str(event.data) for event in told) != keys
+
+
+APART = ["cluster.kubernetes.claim=null", "cluster.store=s3://rows/state",
+         "tracking.uri=postgresql://db/mlflow"]
+
+
+def test_pods_without_a_shared_volume_fetch_the_model_from_the_store(
+    s3: str, home: Home, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from raymill import served
+
+    here = Home.find(tmp_path / "here")
+    Registry(here.tracking_uri, here, store_at("s3://rows/state")).register(
+        "toy", bundle, None, {}, {})
+    (tmp_path / "raymill.yaml").write_text(SPEC)
+    monkeypatch.setenv("RAYMILL_HOME", str(here.path))
+    made = service("toy:1", tmp_path / "raymill.yaml", APART, None)
+    config = yaml.safe_load(made[-1]["spec"]["serveConfigV2"])["applications"][0]
+    assert config["args"]["tracking_uri"] == "postgresql://db/mlflow"
+    pod = Home.find(tmp_path / "pod")
+    order = Order(name="toy", version=1, digest=bundle.digest, bundle="", spec=ServingSpec(),
+                  home=str(pod.path), folder=str(tmp_path), parent=0)
+    contract, _ = served._load(order, tracking_uri=here.tracking_uri, factories=[], project=None)
+    assert contract == bundle.contract
+    assert list(pod.artifacts.rglob("model.safetensors"))
+    monkeypatch.setenv("RAYMILL_HOME", str(home.path))  # there its files are on this machine only
+    with pytest.raises(UsageError, match="able to read the model"):
+        service("toy", tmp_path / "raymill.yaml", APART, None)
+
+
+def test_a_job_needs_a_volume_or_a_store_and_a_shared_record(tmp_path: Path) -> None:
+    spec = tmp_path / "raymill.yaml"
+    spec.write_text(SPEC)
+    claims = [volume["persistentVolumeClaim"] for manifests in (job(spec, []), job(spec, APART))
+              for volume in _volumes(manifests) if "persistentVolumeClaim" in volume]
+    assert claims and all(claim == {"claimName": "state"} for claim in claims)
+    assert not any("persistentVolumeClaim" in volume for volume in _volumes(job(spec, APART)))
+    for missing in (APART[:2], [APART[0], APART[2]]):
+        with pytest.raises(UsageError, match="outlive its pods"):
+            job(spec, missing)
+
+
+def _volumes(document: Any) -> list[dict[str, Any]]:
+    if isinstance(document, dict):
+        return [*document.get("volumes", []),
+                *(found for value in document.values() for found in _volumes(value))]
+    return [found for value in document for found in _volumes(value)] if isinstance(
+        document, list) else []

@@ -28,8 +28,7 @@ from raymill.refit import Trained, plan_of, refit
 from raymill.results import SearchOutcome
 from raymill.spec import spec_from
 from raymill.steps import as_found
-from raymill.training.checkpoint import Progress, load_weights, snapshot, write
-from raymill.training.distributed import CHECKPOINTS
+from raymill.training.checkpoint import CHECKPOINTS, Progress, load_weights, snapshot, write
 from raymill.training.families.ensemble import ENSEMBLE
 from raymill.training.job import TrainJob, make_job
 from raymill.training.loop import fit
@@ -37,7 +36,7 @@ from raymill.training.result import FitResult
 from raymill.training.session import InlineSession
 from raymill.training.shard import Shard
 from raymill.training.spec import ModelSpec, TrainingSpec
-from raymill.tuning.kept import FOLDER, best_checkpoint
+from raymill.tuning.places import FOLDER, Places
 from raymill.tuning.spec import TuningSpec
 
 MODEL = ModelSpec.model_validate({"family": "mlp", "width": 16, "depth": 1})
@@ -67,7 +66,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
                     files=[])
 
 
-def trained(job: TrainJob, data: Any, out: Path, notify: Notify) -> FitResult:
+def trained(
+    job: TrainJob, data: Any, out: Path, notify: Notify, store: None = None
+) -> FitResult:
     """Inline, what Ray Train does."""
     tables = (data.table(split) for split in ("train", "validation"))
     train, validation = (
@@ -99,7 +100,7 @@ def job_of(data: Prepared, lr: float) -> TrainJob:
 def work_of(folder: Path, told: list[Event], **tuning: Any) -> Any:
     spec = SimpleNamespace(name="x", model=tuning.pop("model", MODEL), training=TRAINING,
                            tuning=TuningSpec.model_validate(tuning))
-    return SimpleNamespace(spec=spec, project=None, notify=told.append,
+    return SimpleNamespace(spec=spec, project=None, notify=told.append, store=None,
                            home=SimpleNamespace(path=folder))
 
 
@@ -117,7 +118,7 @@ def refitted(tmp_path: Path, data: Prepared, monkeypatch: pytest.MonkeyPatch) ->
 
 def winner(found: SearchOutcome) -> dict[str, torch.Tensor]:
     assert found.folder is not None and found.best_trial is not None
-    checkpoint = best_checkpoint(found.folder, found.best_trial)
+    checkpoint = Places(found.folder / FOLDER).best_checkpoint(found.best_trial)
     assert checkpoint is not None
     return load_weights(checkpoint)
 

@@ -14,6 +14,7 @@ import pytest
 
 from raymill.data.contract import Contract
 from raymill.errors import ArtifactError, UsageError
+from raymill.stores import store_at
 from raymill.tracking import registry as registry_module
 from raymill.tracking.audit import Audit
 from raymill.tracking.home import Home
@@ -231,3 +232,34 @@ def test_mlflow_reads_signature_and_example(
     flavor = info.flavors["python_function"]
     assert (flavor["data"], flavor["digest"]) == ("bundle", made.digest)
     json.dumps(made.to_dict())
+
+
+def test_files_in_a_store_are_fetched_by_their_digest_on_another_machine(
+    s3: str, home: Home, make_bundle: MakeBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, bundle = store_at(f"s3://rows/{tmp_path.name}"), make_bundle(3.0)
+    here = Registry(home.tracking_uri, home, store)
+
+    def killed(name: str) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(registry_module, "failpoint", killed)
+        here.register("away", bundle, None, {}, {})
+    assert here.versions("away") == []
+    made = here.register("away", bundle, None, {}, {})
+    assert (made.version, made.source) == (1, f"{store}/models/away/{bundle.digest[:32]}")
+    there = Registry(home.tracking_uri, Home.find(tmp_path / "there"))
+    found = there.resolve("away:1")
+    assert found.bundle_path is not None
+    assert found.bundle_path.is_relative_to(tmp_path / "there")
+    assert content(found.bundle_path) == content(bundle.path)
+    place = store_at(made.source) / "bundle"
+    place.write("model.safetensors", place.read("model.safetensors") + b"x")
+    third = Registry(home.tracking_uri, Home.find(tmp_path / "third"))
+    with pytest.raises(ArtifactError, match="must be as it was written"):
+        third.resolve("away:1")
+    place.remove()
+    with pytest.raises(ArtifactError, match=r"s3://.*where its version says") as caught:
+        third.resolve("away:1")
+    assert "testing" not in str(caught.value)

@@ -1,6 +1,8 @@
 """A trial's session, without a Ray."""
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +10,12 @@ import pytest
 import torch
 from torch import nn
 
+from raymill.stores import Folder
 from raymill.training import checkpoint
 from raymill.training.session import StopTraining
 from raymill.tuning import trial
-from raymill.tuning.trial import EPOCH, OBJECTIVE, TrialSession, own_folder
+from raymill.tuning.places import Own, Places
+from raymill.tuning.trial import EPOCH, OBJECTIVE, TrialSession
 
 
 def rows(*values: float) -> list[dict[str, float]]:
@@ -42,12 +46,47 @@ def test_a_trial_that_is_run_again_takes_over_the_folder_of_the_last_that_left_o
 ) -> None:
     for number in (4, 6):
         (tmp_path / str(number) / "checkpoints").mkdir(parents=True)
-    own = own_folder(tmp_path, {"number": 9, "again": [8, 6, 4]})  # 8 was killed while it queued
-    assert own == tmp_path / "9"
-    assert (own / "checkpoints").is_dir() and not (tmp_path / "6").exists()
-    assert own_folder(tmp_path, {"number": 9, "again": [8, 6, 4]}) == own  # a second try of it
+    places = Places(tmp_path)
+    again = {"number": 9, "again": [8, 6, 4]}  # 8 was killed while it queued
+    with places.running(again) as own:
+        assert own.folder == tmp_path / "9"
+        assert own.checkpoints.is_dir() and not (tmp_path / "6").exists()
+    with places.running(again) as second:  # a second try of it
+        assert second == own and own.checkpoints.is_dir()
     assert (tmp_path / "4").exists()
-    assert own_folder(tmp_path, {"number": 10}).is_dir()
+    with places.running({"number": 10}) as other:
+        assert other.folder.is_dir()
+
+
+def test_a_trial_goes_on_elsewhere_with_what_was_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(own: Own, number: int) -> None:
+        progress = checkpoint.Progress(epoch=number, best_epoch=1, best_checkpoint=1)
+        state = checkpoint.snapshot({checkpoint.MODEL: nn.Linear(1, 1).state_dict()}, progress)
+        checkpoint.write(own.checkpoints, number, state)
+
+    def on(machine: str) -> Places:
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / machine))
+        (tmp_path / machine).mkdir(exist_ok=True)
+        return Places(tmp_path / "home", Folder(tmp_path / "store"))
+
+    with on("one").running({"number": 6}) as own:
+        for number in (1, 2, 3):
+            write(own, number)
+            own.publish()
+    assert not own.folder.exists()
+    assert on("one").kept.folders() == ["6"]
+    again = {"number": 9, "again": [8, 6]}
+    with on("two").running(again) as own:
+        assert checkpoint.numbers(own.checkpoints) == [3, 1]
+        write(own, 4)  # not published: nobody else could go on from it
+    with on("three").running(again) as own:  # a second try, on another machine
+        assert checkpoint.numbers(own.checkpoints) == [3, 1]
+    places = on("four")
+    assert places.kept.folders() == ["9"]
+    assert places.best_checkpoint(9) == checkpoint.at(tmp_path / "home" / "9" / "checkpoints", 1)
+    assert places.best_checkpoint(6) is None
 
 
 def test_a_first_try_tells_nothing(tmp_path: Path, told: list[dict[str, Any]]) -> None:
@@ -78,3 +117,12 @@ def test_a_share_of_the_epochs_goes_on_from_another_trial_and_ends_at_its_last(
     with pytest.raises(StopTraining):
         session.report({"epoch": 4, "val_auroc": 0.6})
     assert [(each[EPOCH], each[OBJECTIVE]) for each in told] == [(3, 0.5), (4, 0.6)]
+
+
+def test_without_a_store_a_trial_imports_nothing_of_one() -> None:
+    """Each import is time before every trial's first step."""
+    code = ("import sys, raymill.tuning.trial, raymill.training.loop\n"
+            "print([name for name in sys.modules if name.startswith('raymill.') and name.endswith("
+            "('stores', 'mirrored', 'published'))])")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
