@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from raymill.data.source import DataFile, discover
 from raymill.data.spec import Format
 from raymill.errors import DataError, Problem, RaymillError, UsageError
 from raymill.events import Event, Notify, ignore, note
+from raymill.stores import SCHEME
 from raymill.training.bundle import Bundle
 
 from .order import ModelVersionLike
@@ -72,10 +74,11 @@ class ScoreResult:
 
 
 def score(
-    version: ModelVersionLike, sources: Sequence[str], out: Path, home: Path,
+    version: ModelVersionLike, sources: Sequence[str], out: str | Path, home: Path,
     options: ScoreOptions | None = None, base: Path | None = None, notify: Notify = ignore,
 ) -> ScoreResult:
-    """Score the rows of `sources` into part files below `out`, with a manifest of their hashes.
+    """Score the rows of `sources` into part files below `out`, a folder or an s3:// URI, with a
+    manifest of their hashes.
 
     Needs Ray to be running, and `out` and the bundle where every node sees them. The same call
     again goes on where a killed one was: no row is scored twice into the output, and none is lost.
@@ -89,26 +92,37 @@ def score(
     if version.bundle_path is None:
         raise UsageError(f"{version.name}:{version.version} is not on this machine")
     model = Bundle.open(version.bundle_path, version.digest)
+    out = str(out).rstrip("/") if str(out).startswith(SCHEME) else str(Path(out).absolute())
     layout = _layout(model, out, options)
     units, fingerprint = _units(sources, model, base or Path.cwd(), options, notify)
     identity = {"model": version.name, "version": version.version, "digest": version.digest,
                 "input": fingerprint, "units": len(units),
                 "layout": {**asdict(layout), "out": None}}
-    with opened(out, identity, restart=options.restart) as book:
+    with _opened(out, identity, restart=options.restart) as book:
         before = set(book.done)
         left = [index for index, unit in enumerate(units) if unit.part not in book.done]
         if book.resumed:
             note(notify, f"{book.resumed} of {len(units)} parts were scored before")
         made = {"bundle": str(version.bundle_path), "digest": version.digest,
                 "version": version.version, "home": str(home), "units": units, "layout": layout,
-                "halt": str(book.halt.absolute()), "quarantine": options.on_violation == "quarantine"}
+                "halt": book.halt, "quarantine": options.on_violation == "quarantine"}
         _fill(book, left, made, options.workers, _total(units), notify)
         book.finish(identity)
         new = [done for part, done in book.done.items() if part not in before]
         return ScoreResult(
-            output=str(out), model=version.name, version=version.version, scored=book.scored,
+            output=out, model=version.name, version=version.version, scored=book.scored,
             quarantined=book.quarantined, parts=len(units), resumed=book.resumed,
             seconds=time.monotonic() - began, rows_per_s=_rate(new))
+
+
+def _opened(
+    out: str, identity: Mapping[str, Any], *, restart: bool
+) -> AbstractContextManager[Book]:
+    if out.startswith(SCHEME):
+        from .score_stored import opened as opened_in_store
+
+        return opened_in_store(out, identity, restart=restart)
+    return opened(Path(out), identity, restart=restart)
 
 
 def _rate(done: Sequence[Done]) -> float:
@@ -118,7 +132,7 @@ def _rate(done: Sequence[Done]) -> float:
     return sum(each.scored + each.quarantined for each in done) / max(took, 1e-9)
 
 
-def _layout(model: Bundle, out: Path, options: ScoreOptions) -> Layout:
+def _layout(model: Bundle, out: str, options: ScoreOptions) -> Layout:
     keep = options.keep if options.keep is not None else tuple(model.contract.key)
     keep += tuple(name for name in options.partition if name not in keep)
     answers = {"prediction", *_OWN,
@@ -126,7 +140,7 @@ def _layout(model: Bundle, out: Path, options: ScoreOptions) -> Layout:
     if taken := sorted(answers & set(keep)):
         raise UsageError(Problem(rule="a kept column must not have the name of an answer's",
                                  got=repr(taken[0]), cure="Rename it in the input."))
-    return Layout(str(out.absolute()), options.format, keep, options.partition)
+    return Layout(out, options.format, keep, options.partition)
 
 
 def _units(

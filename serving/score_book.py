@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,21 +20,21 @@ FOLDER = "_raymill"  # readers of data sets skip names that begin so
 IDENTITY, LINES, MANIFEST, HALT = "score.json", "done.jsonl", "manifest.json", "halt"
 
 
-class Book:
-    """A line a finished unit, each on the disk before the next begins to count."""
+class Book(ABC):
+    """What is done of a scoring into `out`; while `halt` is there, no worker begins a unit."""
 
-    def __init__(self, out: Path, done: dict[str, Done]) -> None:
-        self.out, self.done = out, done
+    def __init__(self, out: str, done: dict[str, Done]) -> None:
+        self.done = done
         self.resumed = len(done)
-        self.halt = out / FOLDER / HALT  # while it is there, no worker begins a unit
+        self.halt = f"{out}/{FOLDER}/{HALT}"
 
+    @abstractmethod
     def add(self, done: Done) -> None:
-        """Take down a unit whose files are on the disk."""
-        with (self.out / FOLDER / LINES).open("a", encoding="utf-8") as file:
-            file.write(done.to_json() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        self.done[done.part] = done
+        """Take down a unit whose files are there."""
+
+    @abstractmethod
+    def write(self, name: str, document: Mapping[str, Any]) -> None:
+        """Keep a document beside the units."""
 
     @property
     def scored(self) -> int:
@@ -52,9 +53,27 @@ class Book:
                 told = {key: value for key, value in file.items() if key != "folder"}
                 told["name"] = f"{file['folder']}/{file['name']}".lstrip("/")
                 files[file["folder"] == QUARANTINE].append(told)
-        _write(self.out / FOLDER / MANIFEST, {
+        self.write(MANIFEST, {
             **identity, "scored": self.scored, "quarantined": self.quarantined,
             "files": files[False], "quarantine": files[True]})
+
+
+class FolderBook(Book):
+    """A line a finished unit, each on the disk before the next begins to count."""
+
+    def __init__(self, out: Path, done: dict[str, Done]) -> None:
+        super().__init__(str(out.absolute()), done)
+        self._folder = out / FOLDER
+
+    def add(self, done: Done) -> None:
+        with (self._folder / LINES).open("a", encoding="utf-8") as file:
+            file.write(done.to_json() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.done[done.part] = done
+
+    def write(self, name: str, document: Mapping[str, Any]) -> None:
+        _write(self._folder / name, document)
 
 
 @contextmanager
@@ -77,20 +96,21 @@ def opened(out: Path, identity: Mapping[str, Any], *, restart: bool) -> Iterator
                              cure="Wait for it, or stop it.") from None
         if restart:
             _clear(out)
-        _check(out, identity)
+        if (folder / IDENTITY).exists():
+            check_same(str(out), json.loads((folder / IDENTITY).read_text()), identity)
         for name in (MANIFEST, HALT):
             (folder / name).unlink(missing_ok=True)
         _write(folder / IDENTITY, identity)
         for left in out.rglob(".*.tmp"):  # of workers that were killed
             left.unlink()
-        yield Book(out, _read(out))
+        yield FolderBook(out, _read(out))
 
 
-def _check(out: Path, identity: Mapping[str, Any]) -> None:
-    path = out / FOLDER / IDENTITY
-    if not path.exists():
-        return
-    before = json.loads(path.read_text())
+def check_same(out: str, before: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        UsageError: `before`, of another scoring, is what `out` holds.
+    """
     for key, value in json.loads(json.dumps(identity)).items():
         if before.get(key) != value:
             raise UsageError(Problem(

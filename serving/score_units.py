@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,6 +27,7 @@ from raymill.data.ingest import RAW, REASONS, bad_rows, filled
 from raymill.data.read import Raw, read_chunk
 from raymill.errors import DataError, Problem
 from raymill.failpoints import failpoint
+from raymill.stores import SCHEME, store_at
 from raymill.training.bundle import Bundle
 from raymill.training.factories import allowed
 from raymill.training.predictor import Predictor
@@ -97,13 +99,33 @@ class Done:
         return cls(**{**said, "files": tuple(said["files"]), "problems": tuple(said["problems"])})
 
 
+class Halt:
+    """A file at a path, or an object in a store, that ends the scoring while it is there."""
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+
+    def is_set(self) -> bool:
+        if self._place.startswith(SCHEME):
+            folder, _, name = self._place.rpartition("/")
+            return store_at(folder).has(name)
+        return Path(self._place).exists()
+
+    def set(self) -> None:
+        if self._place.startswith(SCHEME):
+            folder, _, name = self._place.rpartition("/")
+            store_at(folder).write(name, b"")
+        else:
+            Path(self._place).touch()
+
+
 class Worker:
     """Scores units; Ray Data keeps a pool of these. A unit that is scored twice, as after a
     worker's death, writes the same files again.
 
     Args:
         quarantine: bad rows are set aside with their reasons; otherwise they end the scoring: the
-            file `halt` is made, and no worker begins a unit while it is there.
+            file (or object) `halt` is made, and no worker begins a unit while it is there.
     """
 
     def __init__(
@@ -114,13 +136,13 @@ class Worker:
         self._predictor = Predictor(opened, factories=allowed(Path(home)), threads=1)
         self._contract, self._version = opened.contract, version
         self._units, self._layout, self._quarantine = units, layout, quarantine
-        self._halt = Path(halt)
+        self._halt = Halt(halt)
         self._read: tuple[Chunk, list[Raw]] | None = None
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Ray Data's call: `unit` are indices; `done` are the JSON of `Done`."""
         done = [self.score(self._units[int(index)]).to_json() for index in batch["unit"]
-                if not self._halt.exists()]
+                if not self._halt.is_set()]
         return {"done": np.array(done, dtype=object)}
 
     def score(self, unit: Unit) -> Done:
@@ -140,12 +162,12 @@ class Worker:
             if len(done.table):
                 scored.append(self._answers(unit, table, done))
         if bad and not self._quarantine:
-            self._halt.touch()
+            self._halt.set()
             return Done(unit.part, problems=tuple(_problems(unit, bad)))
         files = [file for table in _joined(scored) for file in self._write(table, unit.part)]
         for table in _joined(bad):
             files.append(_write_file(
-                _readable(unit, table), Path(self._layout.out, QUARANTINE),
+                _readable(unit, table), self._layout.out, QUARANTINE,
                 f"{unit.part}.parquet", "parquet") | {"folder": QUARANTINE})
         failpoint("score.after_unit")
         return Done(unit.part, sum(map(len, scored)), sum(map(len, bad)), began, time.time(),
@@ -177,7 +199,7 @@ class Worker:
     def _write(self, table: pa.Table, part: str) -> Iterator[dict[str, Any]]:
         layout = self._layout
         for folder, rows in _partitions(table, layout.partition):
-            yield {**_write_file(rows, Path(layout.out, folder), f"{part}.{layout.format}",
+            yield {**_write_file(rows, layout.out, folder, f"{part}.{layout.format}",
                                  layout.format), "folder": folder}
 
 
@@ -250,8 +272,16 @@ def _folder(combination: Mapping[str, Any]) -> str:
                     for name, value in combination.items())
 
 
-def _write_file(table: pa.Table, folder: Path, name: str, format: PartFormat) -> dict[str, Any]:
+def _write_file(
+    table: pa.Table, out: str, below: str, name: str, format: PartFormat
+) -> dict[str, Any]:
     """Durably and in one step; what is told of a file in the manifest."""
+    if out.startswith(SCHEME):
+        with tempfile.TemporaryDirectory(prefix="raymill-part-") as here:
+            told = _write_file(table, here, "", name, format)
+            store_at(out).put(f"{below}/{name}".lstrip("/"), Path(here, name))
+            return told
+    folder = Path(out, below)
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{name}.{os.getpid()}.tmp"
     if format == "parquet":

@@ -177,7 +177,7 @@ def score(
         from raymill.serving.score import ScoreOptions
         from raymill.serving.score import score as score_files
 
-        return score_files(version, named, Path(out), place.path, ScoreOptions(**options),
+        return score_files(version, named, out, place.path, ScoreOptions(**options),
                            notify=notify)
 
 

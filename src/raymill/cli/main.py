@@ -204,7 +204,7 @@ def _add_score_verb(verbs: Any) -> None:
     score = _verb(verbs, "score", "score files of rows, resumable, each row once", "score")
     score.add_argument("name", help="NAME, NAME@ALIAS or NAME:VERSION of a registered model")
     score.add_argument("input", nargs="+", metavar="INPUT", help="file, glob, folder or s3:// URI")
-    score.add_argument("output", metavar="OUTPUT", help="a folder for the parts and their manifest")
+    score.add_argument("output", metavar="OUTPUT", help="a folder or s3:// URI for the parts and their manifest")
     score.add_argument("--format", choices=("parquet", "csv", "jsonl"), default="parquet",
                        help="of the parts (default: parquet)")
     score.add_argument("--input-format", choices=("auto", "csv", "parquet", "jsonl", "images"),

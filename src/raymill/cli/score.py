@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from .output import emit_json
 from .progress import shown
@@ -15,7 +14,7 @@ def score_verb(options: argparse.Namespace) -> None:
         from raymill.api import score
 
         result = score(
-            options.name, options.input, Path(options.output), tracking_uri=options.tracking,
+            options.name, options.input, options.output, tracking_uri=options.tracking,
             address=options.address, notify=notify, format=options.format,
             input_format=options.input_format, workers=options.workers, restart=options.restart,
             keep=None if options.keep is None else tuple(options.keep),
