@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .eager import eager
 from .spec import TrainingSpec
+from .strategy import is_in_parts
 
 SGD_MOMENTUM, MUON_MOMENTUM = 0.9, 0.95
 _ADAMW = eager(torch.optim.AdamW)
@@ -18,15 +19,16 @@ _SGD = eager(torch.optim.SGD)
 
 
 def make_optimizer(model: nn.Module, spec: TrainingSpec) -> torch.optim.Optimizer:
-    """The spec's optimizer, fused; matrices decay, biases and scales do not.
+    """The spec's optimizer, fused where torch can; matrices decay, biases and scales do not.
 
     `muon` orthogonalises the steps of hidden matrices (Jordan 2024), scaled to the size of AdamW's
     so that one learning rate serves both; embeddings, biases and all else are AdamW's.
     """
     if spec.optimizer == "sgd":
         momentum = SGD_MOMENTUM if spec.momentum is None else spec.momentum
-        return _SGD(_groups(_trained(model), spec), lr=spec.lr, fused=True,
-                               momentum=momentum, nesterov=bool(spec.nesterov))
+        whole = not any(is_in_parts(p) for p in _trained(model))  # torch fuses no SGD of parts
+        return _SGD(_groups(_trained(model), spec), lr=spec.lr, fused=whole, foreach=not whole,
+                    momentum=momentum, nesterov=bool(spec.nesterov))
     if spec.optimizer == "muon":
         return _muon(model, spec)
     return _adamw(_trained(model), spec)

@@ -73,6 +73,7 @@ SCENARIOS: dict[str, tuple[dict[str, Any], Fault]] = {
     "fsdp-accumulate": ({"strategy": "fsdp", "accumulate": 3, "batch_size": 5}, sound),
     "ddp-ema": ({"ema": 0.9, "optimizer": "muon"}, sound),
     "fsdp-ema": ({"strategy": "fsdp", "ema": 0.9}, sound),
+    "fsdp-sgd": ({"strategy": "fsdp", "optimizer": "sgd", "nesterov": True, "lr": 0.05}, sound),
     "resampled": ({"resample": "balanced"}, sound),
     "fsdp-stopped": ({"strategy": "fsdp", "ema": 0.9, "checkpoint_every": 3}, sound),
     "fsdp-twice": ({"strategy": "fsdp", "ema": 0.9, "checkpoint_every": 3}, sound),
