@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -40,6 +40,7 @@ class Stepper:
         losses: of rows. weights: of the classes `[K]`; None: all rows weigh the same.
         steps: those of the whole run, for the schedule.
         ema: takes in the weights after every step.
+        norms: pass a row that is alone by their averages: it has no statistics.
         rate_share: what is left of the schedule's learning rate.
         mark: hears which part of the step begins.
     """
@@ -54,6 +55,7 @@ class Stepper:
     weights: Tensor | None
     steps: int
     ema: Ema | None = None
+    norms: Sequence[nn.Module] = ()
     rate_share: float = 1.0
     mark: Callable[[str], None] = unmarked
     guard: LossGuard = field(default_factory=LossGuard)
@@ -95,18 +97,33 @@ class Stepper:
     def _backward(self, number: int, batch: Batch, scale: float, spare: bool) -> Tensor:
         """Add the gradients of some rows; the sum of their losses."""
         module = self.strategy.module
-        if spare:
-            module.eval()  # the row must not touch batch statistics
+        self.settle(len(batch[TARGET]), spare)
         self.mark("forward")
         with self.precision():
             output = module(batch)
         summed = self.weighted(output, batch[TARGET]).sum()
         self._look_at(number, summed.detach(), batch)
         self._add_gradients(summed, 0.0 if spare else scale)
+        self.unsettle(len(batch[TARGET]), spare)
+        return torch.zeros_like(summed) if spare else summed.detach()
+
+    def settle(self, rows: int, spare: bool) -> None:
+        """Have the model take `rows` rows that must not touch batch statistics (`spare`), or that
+        are too few to have any."""
         if spare:
-            module.train()
-            return torch.zeros_like(summed)
-        return summed.detach()
+            self.strategy.module.eval()
+        elif rows == 1:
+            self._settled = [norm for norm in self.norms if norm.training]
+            for norm in self._settled:
+                norm.eval()
+
+    def unsettle(self, rows: int, spare: bool) -> None:
+        """Have it train again after `settle`."""
+        if spare:
+            self.strategy.module.train()
+        elif rows == 1:
+            for norm in self._settled:
+                norm.train()
 
     def _look_at(self, number: int, loss: Tensor, batch: Batch) -> None:
         """The loss of `batch`, in step `number`, must be finite."""

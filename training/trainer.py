@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from raymill.errors import Problem, TrainingError
 from raymill.events import Event, Notify
@@ -88,7 +88,7 @@ class Trainer:
         self.cadence = Cadence(training.checkpoint_every, session)
         self.stepper = Stepper(
             job, session, self.model, self.strategy, self.optimizer, self.precision, self.losses,
-            self.balance.weights, self.feed.steps * training.epochs, self.ema)
+            self.balance.weights, self.feed.steps * training.epochs, self.ema, self._norms())
 
     def _balance(self) -> Balance:
         schema, training, session = self.job.schema, self.job.training, self.session
@@ -242,6 +242,11 @@ class Trainer:
             self.session.world_size if self.train.shared else 1)
         return -(-max(self.feed.sizes) // parts)
 
+    def _norms(self) -> list[nn.Module]:
+        """The batch norms that can't train on one row, where only the last of a batch is alone."""
+        return [module for module in self.model.modules()
+                if isinstance(module, nn.BatchNorm1d) and self._part_rows > 1]
+
     def own_batches(self) -> Iterator[Batch]:
         """What `batches` gives, to a loop of the user's own."""
         world = self.session.world_size
@@ -249,11 +254,9 @@ class Trainer:
             self.own_batch = self.to_device(self.first_row() if batch is None else batch)
             rows = 0 if batch is None else len(batch[TARGET])
             self.own_share = rows * world / self.feed.rows_now()
-            if batch is None:
-                self.wrapped.eval()  # the row must not touch batch statistics
+            self.stepper.settle(rows, spare=batch is None)
             yield self.own_batch
-            if batch is None:
-                self.wrapped.train()
+            self.stepper.unsettle(rows, spare=batch is None)
 
     def own_step(self, loss: Tensor) -> None:
         """A step of a loop of the user's own, from this rank's mean loss."""

@@ -169,6 +169,18 @@ def test_a_loop_of_context_steps_does_what_the_spec_says(tmp_path: Path) -> None
     assert [r["lr"] for r in one.history] == [r["lr"] for r in other.history]
 
 
+@pytest.mark.parametrize(("training", "counted"), [
+    ({}, 2), ({"accumulate": 2, "batch_size": 3}, 1), ({"loop": "tests.training.own_loops:plain"}, 2)])
+def test_a_row_that_is_alone_passes_a_batch_norm_uncounted(
+    training: dict[str, Any], counted: int
+) -> None:
+    """Torch has no statistics of one row, and raises where it trains on it."""
+    normed = job(family="tests.training.normed:Normed", model={},
+                 **{"batch_size": 2, "epochs": 2, **training})
+    result = fit(normed, *shards(rows=5), InlineSession())
+    assert int(result.weights["body.1.num_batches_tracked"]) == counted * result.best_epoch
+
+
 def test_a_loop_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="missing_loop"):
         fit(job(loop="missing_loop:fn", project=str(tmp_path)), *shards(), InlineSession())
