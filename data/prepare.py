@@ -12,7 +12,7 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,13 +128,15 @@ def _build_there(spec: DataSpec, data: _Data, place: Store, notify: Notify) -> d
 
 
 def check(
-    spec: DataSpec, base: Path, notify: Notify = ignore, positive: str | None = None
+    spec: DataSpec, base: Path, notify: Notify = ignore, positive: str | None = None,
+    also: Callable[[Contract], list[Problem]] = lambda contract: [],
 ) -> list[Problem]:
-    """Every problem of contract and data, at most 50 and a count of the others."""
+    """Every problem of contract and data, at most 50 and a count of the others, and what `also`
+    finds when it knows the contract, read or inferred."""
     try:
         data = _look(spec, base, positive, notify)
         _, found = _read(spec, data, notify)
-        return found.problems(data.names, LISTED)
+        return found.problems(data.names, LISTED) + also(data.contract)
     except RaymillError as error:
         more = len(error.problems) - LISTED
         extra = [Problem(rule=f"{more} more problems")] if more > 0 else []

@@ -13,6 +13,7 @@ from raymill.data.schema import InputSchema
 from .spec import TrainingSpec
 
 FOCUS = 2.0  # of focal loss, as in its paper
+SURE = 1e-12  # 1 - p is at least this: a root of it has no gradient at 0
 QUANTILE = 0.5
 HUBER_DELTA = 1.0  # standard deviations of the target
 RowLosses = Callable[[Tensor, Tensor], Tensor]
@@ -78,7 +79,7 @@ def focal(output: Tensor, target: Tensor, schema: InputSchema, focus: float) -> 
     """Focal loss `[B]`: cross entropy times (1 - p)^focus, p the probability of the row's own
     class (Lin et al. 2017)."""
     losses = cross_entropy(output, target, schema)
-    return losses * (1 - torch.exp(-losses)).clamp(min=0) ** focus
+    return losses * (-torch.expm1(-losses)).clamp(min=SURE) ** focus
 
 
 def pinball(output: Tensor, target: Tensor, tau: float) -> Tensor:

@@ -11,6 +11,8 @@ from raymill.specs import Duration, Part, PlacedError
 
 from .params import FAMILY_PARAMS, is_factory
 
+ClassWeight = Annotated[float, Field(gt=0)]
+
 
 class ModelSpec(Part):
     """The model: `family` and, beside it, that family's own parameters.
@@ -106,8 +108,8 @@ class TrainingSpec(Part):
     """Of huber, in standard deviations of the target; null: 1."""
     quantile: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Of the loss quantile; null: 0.5."""
-    class_weights: Literal["none", "balanced"] | dict[str, float] = "none"
-    """balanced, or a weight a class by its name."""
+    class_weights: Literal["none", "balanced"] | dict[str, ClassWeight] = "none"
+    """balanced, or a weight above 0 a class by its name."""
     resample: Literal["none", "balanced"] = "none"
     """balanced: an epoch takes every class alike often."""
     prior_correction: bool | None = None

@@ -17,6 +17,7 @@ from raymill.errors import Problem, SpecError
 MAX_BYTES, MAX_DEPTH = 1_000_000, 32
 Place = tuple[str | int, ...]
 Marks = Mapping[Place, tuple[int, int]]
+_MEMBER = re.compile(r"[\[\(]|^(str|int|float|bool|dict|list|constrained-\w+)$")  # of a union
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
@@ -115,21 +116,25 @@ def read_yaml(path: Path, what: str = "a spec", cure: str = "") -> tuple[dict[st
 
 
 def _distinct(error: ValidationError) -> Iterator[Any]:
-    """One error a place: a union reports one for each of its members."""
-    seen: set[tuple[Any, ...]] = set()
-    for item in error.errors(include_url=False):
-        place = _plain_place(item["loc"])
-        if place not in seen:
+    """One error a place: a union reports one for each of its members. Where a member that is meant
+    has one further within, those of the others say nothing."""
+    items = [(_place(item), item) for item in error.errors(include_url=False)]
+    around = {place[:depth] for place, _ in items for depth in range(len(place))}
+    seen = set[Place]()
+    for place, item in items:
+        if place not in seen | around:
             seen.add(place)
             yield item
 
 
+def _place(item: Any) -> Place:
+    return (*_plain_place(item["loc"]), *getattr(item.get("ctx", {}).get("error"), "place", ()))
+
+
 def _plain_place(loc: tuple[str | int, ...]) -> Place:
     """Pydantic's `loc` without the names of union members and validators."""
-    return tuple(
-        part for part in loc
-        if isinstance(part, int) or not re.search(r"[\[\(]|^(str|int|float|bool|dict|list)$", part)
-    )
+    return tuple(part for part in loc if isinstance(part, int) or not _MEMBER.search(part))
+
 
 
 def problems(
@@ -147,7 +152,7 @@ def _problem(
     item: Any, marks: Marks, file: str, model: type[BaseModel], overridden: Collection[Place]
 ) -> Problem:
     error = item.get("ctx", {}).get("error")
-    place = (*_plain_place(item["loc"]), *getattr(error, "place", ()))
+    place = _place(item)
     dotted = ".".join(map(str, place))
     if any(place[: len(o)] == o[: len(place)] for o in overridden) and place:
         where = f"--set {dotted}"

@@ -22,7 +22,7 @@ import ray
 from raymill.data.contract import Contract
 from raymill.data.prepare import Prepared, check, prepare
 from raymill.data.spec import DataSpec
-from raymill.errors import DataError
+from raymill.errors import DataError, Problem
 from raymill.events import Event
 
 pytestmark = [
@@ -306,3 +306,10 @@ def test_a_positive_class_that_is_none_is_found_by_check(people: Path, tmp_path:
     assert check(spec(), tmp_path) == []
     (problem,) = check(spec(), tmp_path, positive="perhaps")
     assert problem.rule == "objective.positive must be one of the target's classes"
+
+
+def test_check_asks_further_of_a_contract_that_it_infers(people: Path, tmp_path: Path) -> None:
+    said = [Problem(rule="a rule")]
+    seen: list[Contract] = []
+    assert check(spec(), tmp_path, also=lambda contract: seen.append(contract) or said) == said
+    assert seen[0].classes is not None

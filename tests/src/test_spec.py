@@ -49,13 +49,26 @@ def test_an_override_that_is_refused_names_itself() -> None:
     assert caught.value.problems[0].where == "--set training.lr"
 
 
-# A searched value must be one that the field itself would take.
+@pytest.mark.parametrize(("override", "said"), [
+    ('training.workers={"min": 3, "max": 2}', "training.workers.min: min must not be above"),
+    ("training.batch_size=0", "training.batch_size: input should be greater"),
+    ('training.class_weights={"yes": -1}', "training.class_weights.yes: input should be greater"),
+])
+def test_a_value_of_several_forms_is_refused_once_where_it_is_wrong(
+    override: str, said: str
+) -> None:
+    with pytest.raises(SpecError, match=said) as caught:
+        spec_from(THREE, [override])
+    assert len(caught.value.problems) == 1
+
+
 @pytest.mark.parametrize("verb", ["status", "stop", "keys", "pause", "resume", "abort"])
 def test_a_name_is_no_word_of_serve_or_rollout(verb: str) -> None:
     with pytest.raises(SpecError, match=f"what serve or rollout does .*{verb}"):
         spec_from({**THREE, "name": verb})
 
 
+# A searched value must be one that the field itself would take.
 @pytest.mark.parametrize(("override", "said"), [
     ("tuning.space.training.lr={choice: [1, fast]}", "'fast' is refused"),
     ("tuning.space.model.width={low: 0, high: 10}", "0 is refused"),

@@ -58,6 +58,18 @@ def test_the_pinball_loss_finds_the_quantile() -> None:
 
 
 @pytest.mark.parametrize("schema", [BINARY, CLASSES])
+def test_a_focal_loss_of_rows_that_are_sure_has_finite_gradients(schema: InputSchema) -> None:
+    """The slope of a root of 1 - p is infinite where p is 1."""
+    target = torch.tensor([schema.outputs - 1 or 1, 0])
+    output = torch.zeros(2, schema.outputs)
+    output[0, -1], output[1, 0] = 30.0, 30.0 if schema.outputs > 1 else -30.0
+    output.requires_grad_()
+    training_losses(TrainingSpec(loss="focal", focal_gamma=0.5), schema)(output, target).sum(
+        ).backward()
+    assert output.grad is not None and bool(torch.isfinite(output.grad).all())
+
+
+@pytest.mark.parametrize("schema", [BINARY, CLASSES])
 def test_a_focal_loss_without_focus_is_cross_entropy(schema: InputSchema) -> None:
     output = torch.randn(32, schema.outputs, generator=torch.Generator().manual_seed(1))
     target = torch.arange(32) % len(schema.classes or ())
@@ -200,6 +212,7 @@ def test_a_plateau_lowers_the_rate_after_three_epochs_without_a_better_one() -> 
     ({"optimizer": "muon", "strategy": "fsdp"}, "whole matrices"),
     ({"optimizer": "sgd", "nesterov": True, "momentum": 0}, "momentum above 0"),
     ({"workers": {"min": 3, "max": 2}}, "min must not be above max"),
+    ({"class_weights": {"yes": 0, "no": 1}}, "greater than 0"),
 ])
 def test_keys_that_would_do_nothing_are_refused(training: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):

@@ -21,7 +21,6 @@ def check_verb(options: argparse.Namespace) -> None:
     spec = load_spec(options.spec, options.overrides)
     from raymill.cluster.attach import located
     from raymill.cluster.local import ray_session
-    from raymill.data.contract import Contract
     from raymill.data.prepare import check
     from raymill.project import check_code, check_task
     from raymill.tracking.home import Home
@@ -31,9 +30,8 @@ def check_verb(options: argparse.Namespace) -> None:
     checks: list[dict[str, Any]] = []
     cluster = located(spec.cluster, Home.find().path)
     with shown() as notify, ray_session(cluster, base, notify):
-        problems += check(spec.data, base, notify, spec.objective.positive)
-        if not problems and spec.data.contract is not None:
-            problems += check_task(spec, Contract.read(base / spec.data.contract))
+        problems += check(spec.data, base, notify, spec.objective.positive,
+                          lambda contract: check_task(spec, contract))
         if not problems and options.train:
             checks, problems = _rehearsed(spec, base, notify, quiet=options.json)
     if problems:
