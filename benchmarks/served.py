@@ -88,12 +88,14 @@ def two() -> dict[str, int]:
 
 
 @contextmanager
-def service(bundle: Bundle, home: Path, **spec: Any) -> Iterator[ServiceStatus]:
-    """The service of a bundle, answering."""
+def service(
+    bundle: Bundle, home: Path, *, cluster: str = "", **spec: Any
+) -> Iterator[ServiceStatus]:
+    """The service of a bundle, answering; on a Ray of its own, or in a cluster."""
     settings = ServingSpec.model_validate({"port": free_port(), "replicas": two(), **spec})
     home.mkdir(mode=0o700, exist_ok=True)
     version = Version("bench", 1, bundle.digest, bundle.path)
-    status = start_detached(version, settings, home, ignore)
+    status = start_detached(version, settings, home, ignore, cluster=cluster)
     try:
         yield status
     finally:

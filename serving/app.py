@@ -91,6 +91,8 @@ class Endpoint:
             HttpProblem: 404 or 405.
         """
         path, method = scope["path"], scope["method"]
+        if root := scope.get("root_path"):  # in a cluster, where Serve has several applications
+            path = path.removeprefix(root)
         route = self._plain.get((path, "GET" if method == "HEAD" else method))
         if route is not None:
             return Request(scope, receive, route, {})

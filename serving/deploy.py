@@ -8,7 +8,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import serve
 
 from raymill.errors import RaymillError
@@ -25,14 +24,16 @@ from .plan import Plan
 from .scaling import autoscaling
 from .spec import ServingSpec
 
-APP, DEPLOYMENT = "raymill", "Replica"
+DEPLOYMENT = "Replica"
 CAUSE = "cause"  # the file that says why a replica did not start
+LOGGING = {"enable_access_log": False, "log_level": "WARNING"}
 
 
 class Replica:
     """Serves one bundle. Serve calls the hooks; requests go straight to the ASGI app."""
 
     def __init__(self, order: Order, load: Load) -> None:
+        os.umask(0o077)
         _close_replica_port(Path(order.folder))
         os.environ[METRICS] = str(Path(order.folder) / "metrics")
         logging.getLogger("raymill.serving").addHandler(_log(order))
@@ -89,29 +90,20 @@ def _import() -> None:
         import_module(name, __package__)
 
 
-def deploy(order: Order, load: Load = load_bundle) -> None:
-    """Start Serve's proxy and the replicas on the Ray of this process; returns when all answer.
-
-    Raises:
-        RuntimeError: a replica can't start; the message holds its cause.
-    """
-    spec = order.spec
-    serve.start(
-        proxy_location="HeadOnly",
-        # Only HAProxy listens where the spec says (see haproxy.py); the replicas never do.
-        http_options={"host": "127.0.0.1", "port": spec.port},
-        logging_config={"enable_access_log": False, "log_level": "WARNING"},
-    )
-    serve.run(application(spec, order, load), name=APP, route_prefix="/")
-
-
 def application(
-    spec: ServingSpec, order: Order, load: Load, replica: type[Replica] = Replica
+    spec: ServingSpec, order: Order, load: Load = load_bundle, replica: type[Replica] = Replica,
+    variables: dict[str, str] | None = None,
 ) -> serve.Application:
-    """The endpoint of `order` as Serve takes it, with the limits and the autoscaling of `spec`."""
+    """The endpoint of `order` as Serve takes it, with the limits and the autoscaling of `spec`.
+
+    Args:
+        variables: of the replicas' environment, which else is their Ray's.
+    """
+    runtime = {} if variables is None else {"runtime_env": {"env_vars": variables}}
     deployment = serve.deployment(
         name=DEPLOYMENT,
-        ray_actor_options={"num_cpus": spec.cpus_per_replica, "num_gpus": spec.gpus_per_replica},
+        ray_actor_options={"num_cpus": spec.cpus_per_replica, "num_gpus": spec.gpus_per_replica,
+                           **runtime},
         # Past what may wait the app itself answers 429; Serve's own limit lies just above it.
         max_ongoing_requests=(1 + min(spec.replicas.max, MOST_SHARE)) * spec.max_waiting,
         max_queued_requests=spec.max_waiting,
@@ -122,7 +114,7 @@ def application(
         graceful_shutdown_timeout_s=drain_s(spec),
         graceful_shutdown_wait_loop_s=0.5,
         max_constructor_retry_count=1,
-        logging_config={"enable_access_log": False, "log_level": "WARNING"},
+        logging_config=LOGGING,
     )(serve.ingress()(replica))
     return deployment.bind(order, load)
 
@@ -132,9 +124,9 @@ def drain_s(spec: ServingSpec) -> float:
     return spec.deadline_ms / 1000 + 5
 
 
-def replica_counts() -> tuple[int, int]:
-    """Replicas that run, and how many Serve wants."""
-    app = serve.status().applications.get(APP)
+def replica_counts(name: str) -> tuple[int, int]:
+    """Replicas of an application that run, and how many Serve wants."""
+    app = serve.status().applications.get(name)
     status = app.deployments.get(DEPLOYMENT) if app is not None else None
     if status is None:
         return 0, 0
@@ -160,22 +152,3 @@ def _log(order: Order) -> logging.Handler:
     handler = logging.FileHandler(order.log)
     handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(message)s"))
     return handler
-
-
-def connect(cpus: int, gpus: int) -> None:
-    """Start the service's own Ray, with every port on loopback.
-
-    Raises:
-        Exception: Ray did not start in two attempts.
-    """
-    arguments: dict[str, Any] = {
-        "address": "local", "num_cpus": cpus, "num_gpus": gpus, "include_dashboard": False,
-        "object_store_memory": 100 * 2**20, "log_to_driver": False, "logging_level": "ERROR",
-        "_node_ip_address": "127.0.0.1",
-    }
-    try:
-        ray.init(**arguments)
-    except Exception:  # noqa: BLE001 - Ray raises bare ones
-        # On a slow machine the agent's port file may come too late (ray#65983); once more.
-        ray.shutdown()
-        ray.init(**arguments)

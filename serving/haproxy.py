@@ -44,14 +44,15 @@ _PR_SET_PDEATHSIG = 1
 @dataclass(frozen=True)
 class Front:
     """What the configuration is to say instead: the page of a 503, where the endpoint listens, the
-    file of its certificate ("" without TLS), a private socket to it without TLS, and whether it may
-    be without replicas."""
+    file of its certificate ("" without TLS), a private socket to it without TLS, whether it may be
+    without replicas, and below which path Serve knows the application ("": it has every path)."""
 
     page: str
     host: str
     certificate: str
     inside: str
     may_idle: bool = False
+    prefix: str = ""
 
     def text(self) -> str:
         return json.dumps(asdict(self))
@@ -74,6 +75,8 @@ def narrow(config: str, front: Front) -> str:
         config = config.replace("defaults\n    mode http\n", f"defaults\n    mode http\n{_DEFAULTS}", 1)
     servers = [match["backup"] for match in _SERVER.finditer(config)]
     idle = _idle_rules() if front.may_idle and servers and all(servers) else ""
+    if front.prefix and "set-path" not in config:
+        config = _below(front.prefix, config)
     if "del-header server" not in config:
         config = re.sub(
             r"(?m)^frontend http_frontend\n\s*bind \S+:(\d+)\n",
@@ -88,6 +91,14 @@ _DEFAULTS = f"""\
     timeout http-keep-alive {_IDLE_TIMEOUT_S}s
     option http-buffer-request
 """
+
+
+def _below(prefix: str, config: str) -> str:
+    """`config` whose replicas are asked below `prefix`, and are in good health only where they are
+    of that application: a port that a dead one left may be taken by another model's."""
+    config = re.sub(r"(?m)^(backend (?!default_backend$).+\n)",
+                    rf"\1    http-request set-path {prefix}%[path]\n", config)
+    return re.sub(r"(?m)^( *http-check expect) status 200$", rf'\1 string \"{prefix}\"', config)
 
 
 def _binds(front: Front, port: str) -> str:

@@ -48,6 +48,7 @@ class Order:
     folder: str  # private (0700), short, and gone when the service has ended
     parent: int  # the service ends with this process; 0: it goes on alone
     tracking: str = ""  # URI of the registry; "": the home's own
+    cluster: str = ""  # host:port of its GCS; "": a Ray of the service's own
 
     @property
     def log(self) -> Path:
@@ -73,6 +74,11 @@ class Order:
     def read(cls, path: Path) -> Order:
         data: dict[str, Any] = json.loads(path.read_text())
         return cls(**data | {"spec": ServingSpec.model_validate(data["spec"])})
+
+
+def prefix_of(name: str) -> str:
+    """The path below which a cluster's Serve knows a model; its clients do not see it."""
+    return f"/{name}"
 
 
 def log_path(home: Path, name: str) -> Path:

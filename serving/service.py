@@ -1,4 +1,5 @@
-"""Starts, watches and stops services; each is a supervisor process with a Ray of its own."""
+"""Starts, watches and stops services; each is a supervisor process, with a Ray of its own or an
+application in a cluster."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ from raymill.stores import store_at
 from . import keys, state
 from .capacity import fitting
 from .environment import MARK, environment
-from .order import ModelVersionLike, Order, log_path
+from .order import ModelVersionLike, Order, log_path, prefix_of
 from .spec import ServingSpec
 from .state import ServiceStatus
 from .tls import check_tls
@@ -32,16 +33,18 @@ _START_S, _STOP_S, _POLL_S = 180.0, 45.0, 0.2
 
 
 def run(
-    version: ModelVersionLike, spec: ServingSpec, home: Path, notify: Notify, tracking: str = ""
+    version: ModelVersionLike, spec: ServingSpec, home: Path, notify: Notify, tracking: str = "",
+    cluster: str = "",
 ) -> None:
     """Serve in the foreground until Ctrl-C, then stop; the service also ends with this process.
+    See `start_detached`.
 
     Raises:
         UsageError: the name is served already, the port is taken, or the replicas don't fit.
         RaymillError: the service could not start, or died.
     """
     process = _launch(version, spec, home, parent=os.getpid(), notify=notify,
-                      tracking=tracking)
+                      tracking=tracking, cluster=cluster)
     try:
         ready = _until_ready(process, version.name, home, notify)
         _follow(process, ready, home, notify)
@@ -53,18 +56,22 @@ def run(
 
 
 def start_detached(
-    version: ModelVersionLike, spec: ServingSpec, home: Path, notify: Notify, tracking: str = ""
+    version: ModelVersionLike, spec: ServingSpec, home: Path, notify: Notify, tracking: str = "",
+    cluster: str = "",
 ) -> ServiceStatus:
     """Start a service that goes on when this process ends; returns when it answers.
 
     Args:
         tracking: URI of the registry that a rollout is told to; "": the home's own.
+        cluster: host:port of a cluster on this machine that is to have the replicas; "": they get
+            a Ray of their own.
 
     Raises:
         UsageError: the name is served already, the port is taken, or the replicas don't fit.
         RaymillError: the service could not start.
     """
-    process = _launch(version, spec, home, parent=0, notify=notify, tracking=tracking)
+    process = _launch(version, spec, home, parent=0, notify=notify, tracking=tracking,
+                      cluster=cluster)
     try:
         ready = _until_ready(process, version.name, home, notify)
         process.returncode = 0  # it goes on by itself: nobody waits for it or warns that it runs
@@ -97,12 +104,12 @@ def stop(home: Path, name: str) -> None:
 
 def _launch(
     version: ModelVersionLike, spec: ServingSpec, home: Path, *, parent: int, notify: Notify,
-    tracking: str = "",
+    tracking: str = "", cluster: str = "",
 ) -> subprocess.Popen[bytes]:
     if version.bundle_path is None:
         raise UsageError(f"the bundle of {version.name} version {version.version} is not on this "
                          "machine", cure="Resolve the version through the registry first.")
-    fitted = fitting(spec, os.cpu_count() or 1)
+    fitted = spec if cluster else fitting(spec, os.cpu_count() or 1)
     if fitted != spec:
         warn(notify, f"serving.replicas.max={spec.replicas.max} is more than this machine has "
                      f"CPUs for; at most {fitted.replicas.max} replicas will run")
@@ -116,7 +123,7 @@ def _launch(
         return _start(Order(
             name=version.name, version=version.version, digest=version.digest,
             bundle=str(version.bundle_path.resolve()), spec=fitted, home=str(home.resolve()),
-            folder=str(folder), parent=parent, tracking=tracking,
+            folder=str(folder), parent=parent, tracking=tracking, cluster=cluster,
         ))
 
 
@@ -134,7 +141,7 @@ def _check_access(spec: ServingSpec, home: Path, notify: Notify) -> None:
 def _start(order: Order) -> subprocess.Popen[bytes]:
     """The supervisor's process, already named in the state file: it takes seconds to say more."""
     path, folder = order.write(), Path(order.folder)
-    variables = environment(folder, order.spec)
+    variables = environment(folder, order.spec, prefix_of(order.name) if order.cluster else "")
     log = os.open(order.log, _LOG_FLAGS, 0o600)
     try:
         process = subprocess.Popen(
@@ -219,8 +226,25 @@ def _end(name: str, home: Path) -> None:
         with suppress(psutil.Error):
             process.kill()
     _remove(Path(known.folder))
+    if known.cluster and (now := state.read(home, name)) is not None and now.state == "dead":
+        _undeploy(known)
     if known.state != "failed":
         state.forget(home, name)
+
+
+def _undeploy(known: ServiceStatus) -> None:
+    """What a supervisor does that was not killed.
+
+    Raises:
+        RaymillError: the cluster still has the application.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "raymill.serving.places", known.cluster, known.name],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_START_S, check=False)
+    if done.returncode:
+        raise RaymillError(f"{known.name} is still an application of the cluster at "
+                           f"{known.cluster}: {done.stderr.strip().splitlines()[-1:]}",
+                           cure="End the cluster: raymill cluster down.")
 
 
 def _wait(process: psutil.Process) -> None:

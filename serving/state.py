@@ -35,6 +35,7 @@ class ServiceStatus:
     replicas: int = 0  # that run
     target: int = 0  # that Serve wants
     error: str = ""
+    cluster: str = ""  # whose application it is; "": it has a Ray of its own
     timeline: list[tuple[float, int, int]] = field(default_factory=list)  # time, replicas, target
 
     def but(self, **changes: Any) -> ServiceStatus:
@@ -67,6 +68,7 @@ def first(order: Order) -> ServiceStatus:
     return ServiceStatus(
         name=order.name, version=order.version, digest=order.digest, url=order.url,
         state="starting", pid=0, created=0.0, folder=order.folder, since=time.time(),
+        cluster=order.cluster,
     )
 
 

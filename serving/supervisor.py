@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import IO
 
 import psutil
-import ray
-from ray import serve
 
+from raymill.errors import RaymillError
 from raymill.monitoring.store import finish_left, log_folder
 
-from . import deploy
 from .conductor import Conductor
+from .deploy import CAUSE
 from .environment import MARK
 from .order import Order
+from .places import Place, place_of
 from .plan import tell_wanted
 from .state import ServiceStatus, first, held, write
 from .worth import LoggedValues
@@ -48,31 +48,32 @@ def main(order_file: str) -> int:
     status = first(order).but(pid=os.getpid(), created=created)
     with held(Path(order.home), order.name):  # after the first word, by whoever started this
         write(Path(order.home), status)
-    reaper = _reaper(order)
+    reaper, place = _reaper(order), place_of(order)
     try:
-        status = _serve(order, status, stop)
+        status = _serve(order, place, status, stop)
     except Exception as error:  # noqa: BLE001 - the state file tells it
         traceback.print_exc()
         write(Path(order.home), status.but(state="failed", error=_cause(order, error)))
         return 1
     finally:
-        _shut_down()
+        place.close()
         _finish_log(order)
         reaper.close()
     write(Path(order.home), status.but(state="stopped"))
     return 0
 
 
-def _serve(order: Order, status: ServiceStatus, stop: threading.Event) -> ServiceStatus:
+def _serve(
+    order: Order, place: Place, status: ServiceStatus, stop: threading.Event
+) -> ServiceStatus:
     home = Path(order.home)
-    gpus = int(-(-order.spec.gpus_per_replica * order.spec.replicas.max // 1))
-    deploy.connect(os.cpu_count() or 1, gpus)
+    place.open()
     _on_signals(stop)  # ray.init put its own handler in place of ours
     if stop.is_set():
         return status
     values = LoggedValues(home, order.name) if order.spec.log is not None else None
     conductor = Conductor(order, values)
-    deploy.deploy(order)
+    place.deploy()
     front, counted = _front(order), 0.0
     while not stop.wait(_TICK_S):
         conductor.tick()
@@ -85,7 +86,8 @@ def _serve(order: Order, status: ServiceStatus, stop: threading.Event) -> Servic
         counted = time.monotonic()
         if front is not None and front.poll() is not None:
             front = _front(order)
-        running, target = deploy.replica_counts()
+        place.check()
+        running, target = place.counts()
         if (running, target) != (status.replicas, status.target) or status.state != "ready":
             tell_wanted(Path(order.folder), max(target, order.spec.replicas.min))
             moment = (round(time.time(), 2), running, target)
@@ -140,18 +142,10 @@ def _finish_log(order: Order) -> None:
         traceback.print_exc()
 
 
-def _shut_down() -> None:
-    if not ray.is_initialized():
-        return
-    try:
-        serve.shutdown()
-    except Exception:  # noqa: BLE001 - Ray's own end takes with it what Serve left
-        traceback.print_exc()
-    ray.shutdown()
-
-
 def _cause(order: Order, error: Exception) -> str:
-    told = Path(order.folder) / deploy.CAUSE
+    told = Path(order.folder) / CAUSE
+    if isinstance(error, RaymillError):
+        return str(error)
     return told.read_text() if told.exists() else f"{type(error).__name__}: {error}"
 
 

@@ -24,8 +24,8 @@ os.environ |= {key: value for key, value in DEFAULTS.items() if key not in os.en
 TESTS = Path(__file__).parent
 LONGEST = (  # modules first, so that the short ones fill what is left at the end
     "road/test_road.py", "road/test_store.py", "road/test_apart.py", "training/test_distributed.py",
-    "tuning/test_search.py",
-    "serving/test_service.py", "tuning/test_kill.py", "tuning/test_resources.py",
+    "tuning/test_search.py", "serving/test_service.py", "serving/test_places.py",
+    "tuning/test_kill.py", "tuning/test_resources.py",
     "road/test_text.py", "serving/test_conductor.py", "cluster/test_local.py",
     "serving/test_rollout_service.py", "cluster/test_jobs.py", "training/test_kills.py",
     "serving/test_reach.py", "training/test_parallel.py", "serving/test_score.py",

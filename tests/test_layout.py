@@ -20,7 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tuning": {"training", "data", "tracking"},
     "tracking": {"data", *OPEN_A_MODEL},
     "evaluation": {"data", *OPEN_A_MODEL, "training.metrics", "training.objective"},
-    "serving": {"data", "tracking", "monitoring", *OPEN_A_MODEL},
+    "serving": {"data", "tracking", "monitoring", "cluster", *OPEN_A_MODEL},
     "monitoring": {"data", "evaluation", "tracking"},
     "cluster": set(),
 }

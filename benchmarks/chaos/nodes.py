@@ -1,12 +1,14 @@
 """A machine is lost while a run works on a cluster of several raylets: kill -9 of the raylet that
 holds the workers of a training, the trials of a search, the tasks that read data, the actors of a
-batch scoring; and of the head.
-Survived: the verb ends well without it, within its own retries; after the head's loss it ends with
-a cause, nothing of the cluster is left, and the same command goes on on a new cluster.
+batch scoring, a replica of a service; and of the head.
+Survived: the verb ends well without it, within its own retries; a service answers every request of
+an open loop, and has its replicas again on another node; after the head's loss a run ends with a
+cause, nothing of the cluster is left, and the same command goes on on a new cluster.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -22,10 +24,15 @@ import psutil
 import pyarrow as pa
 from pyarrow import parquet
 
-from benchmarks.harness import Survival, sized
+from benchmarks.harness import Survival, scale, sized
+from benchmarks.load import drive, post
+from benchmarks.open_loop import drive_open
+from benchmarks.served import json_body, plain_bundle, port_of, service
 from raymill.cluster import state
 from raymill.cluster.up import down, up
 from raymill.reaper import marked
+from raymill.serving.service import status
+from raymill.serving.spec import ReplicasSpec
 
 SPEC = """
 name: nodes
@@ -153,6 +160,41 @@ def lose_a_scorer() -> dict[str, Any]:
             down(home)
 
 
+def lose_a_replica() -> dict[str, Any]:
+    """Kill a node under a service of two replicas, in an open loop at half of what they do."""
+    with tempfile.TemporaryDirectory() as place:
+        home = Path(place) / "home"
+        home.mkdir()
+        found = up(home, workers=3)
+        try:
+            with service(plain_bundle(Path(place)), home, cluster=found.address,
+                         replicas=ReplicasSpec(min=2, max=2)) as served:
+                port, body = port_of(served), json_body(1)
+                seconds = max(2.0, 10 * scale())
+                peak = drive("127.0.0.1", port, body, connections=32, duration_s=seconds)
+                told: dict[str, Any] = {"what": "serve", "killed": ""}
+
+                async def kill() -> None:
+                    await asyncio.sleep(1)
+                    killed, began = kill_node(home, named("ServeReplica:bench")), time.monotonic()
+                    await asyncio.sleep(2)  # until it is known
+                    back = False
+                    while not back and time.monotonic() - began < LIMIT_S:
+                        await asyncio.sleep(0.25)
+                        back = (await asyncio.to_thread(status, home, "bench"))[0].replicas == 2
+                    told.update(killed=killed, back=back,
+                                seconds_after=round(time.monotonic() - began, 1))
+
+                during = drive_open(port, post("127.0.0.1", port, body),
+                                    rate=peak.requests_per_s / 2, meanwhile=kill)
+                lost = during.lost()
+                return told | {"requests": len(during.statuses), "lost": lost,
+                               "p99_ms": during.p99_ms(200),
+                               "ok": bool(told["killed"]) and told["back"] and not lost["count"]}
+        finally:
+            down(home)
+
+
 def lose_the_head() -> dict[str, Any]:
     """Kill the GCS's node under a training; then the same command on a new cluster."""
     with tempfile.TemporaryDirectory() as place:
@@ -191,13 +233,15 @@ def run() -> Survival:
         lose_a_worker("tune", "trial 0", named("ray::ImplicitFunc", "ray::Trial", "ray::_")),
         lose_a_worker("run", "prepare data started", named("ray::")),
         lose_a_scorer(),
+        lose_a_replica(),
         lose_the_head(),
     ]
     print(json.dumps(results, indent=1), file=sys.stderr)
     return Survival(
         name="nodes", fault="kill -9 of a machine's raylet, and of the head's",
         injected=len(results), survived=sum(result["ok"] for result in results),
-        lost=sum(result.get("orphans", 0) for result in results),
+        lost=sum(result.get("orphans", 0) + result.get("lost", {}).get("count", 0)
+                 for result in results),
         goal="the verb ends well; after the head: a cause, 0 processes, resumed elsewhere",
         details={"cases": results},
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,13 +90,14 @@ def serving_spec(version: ModelVersion, home: Home, overrides: Sequence[str] = (
 
 
 def serving_cluster(version: ModelVersion, home: Home, address: str | None = None) -> str:
-    """Where a version is served: at `address`, else where its run's spec says; see
-    `cluster.attach.located`. `local`: on a Ray of its own.
+    """The cluster that a version is served in: that at `address`, else the one that its run's spec
+    means; see `cluster.attach.located`. "": a Ray of its own.
 
     Raises:
-        UsageError: a cluster is named, which no service attaches to.
+        UsageError: it is not on this machine, or asks for no token, or does not answer.
     """
     from raymill.cluster.attach import located
+    from raymill.cluster.probe import require_guard
     from raymill.cluster.spec import ClusterSpec
 
     if address is None:
@@ -106,13 +108,22 @@ def serving_cluster(version: ModelVersion, home: Home, address: str | None = Non
         spec = ClusterSpec(**wished)
     else:
         spec = ClusterSpec(address=address)
-    found = located(spec, home.path).address
-    if found != "local":
-        raise UsageError(Problem(
-            rule="a service has a Ray of its own and attaches to no cluster",
-            got=f"{found}, by --address, the spec's cluster.address or RAY_ADDRESS",
-            cure="Give --address local to serve beside the cluster; raymill k8s service makes a "
-                 "service of KubeRay's."))
+    try:
+        found = located(spec, home.path).address
+        if found == "local":
+            return ""
+        found = found.replace("localhost:", "127.0.0.1:")
+        if not found.startswith("127.0.0.1:"):
+            raise UsageError(Problem(
+                rule="a service shares files with its replicas, so its cluster is on this machine, "
+                "at 127.0.0.1:PORT",
+                got=f"{found}, by --address, the spec's cluster.address or RAY_ADDRESS",
+                cure="raymill k8s service makes a service of another cluster."))
+        require_guard(found)
+    except UsageError as error:
+        (problem,) = error.problems
+        cure = f"{problem.cure} Or serve on a Ray of its own: --address local."
+        raise UsageError(replace(problem, cure=cure.strip())) from error
     return found
 
 
@@ -135,10 +146,13 @@ def serve(
     """Serve a registered model; with `detach` returns its `ServiceStatus` once it answers.
 
     Args:
-        address: `local`; None: as the run's spec and RAY_ADDRESS say.
+        address: of the cluster that is to have the replicas; `auto` finds one, see
+            `cluster.attach`; `local`: a Ray of their own. None: as the run's spec and RAY_ADDRESS
+            say.
 
     Raises:
-        UsageError: the name is served already, the port is taken, or a cluster is named.
+        UsageError: the name is served already, the port is taken, or the cluster is on another
+            machine or asks for no token.
     """
     from raymill.serving import service
 
@@ -146,9 +160,9 @@ def serve(
     registry = Registry(tracking_uri or place.tracking_uri, place)
     version = registry.resolve(ref)
     spec = serving_spec(version, place, overrides)
-    serving_cluster(version, place, address)
+    cluster = serving_cluster(version, place, address)
     start = service.start_detached if detach else service.run
-    return start(version, spec, place.path, notify, registry.uri)
+    return start(version, spec, place.path, notify, registry.uri, cluster)
 
 
 def score(

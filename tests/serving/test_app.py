@@ -153,6 +153,19 @@ def test_another_path_is_404_and_lists_the_paths(ask: Client) -> None:
     assert "/predict" in problem(ask("GET", f"/{SECRET}"), 404)["detail"]
 
 
+def test_in_a_cluster_it_is_asked_below_a_path(contract: Contract, predictor: Any) -> None:
+    endpoint = build("fraud", 3, ServingSpec(), contract, predictor)
+
+    async def below(scope: Any, receive: Any, send: Any) -> None:
+        await endpoint({**scope, "root_path": "/fraud"}, receive, send)
+
+    asked = Client(below)
+    assert asked("GET", "/fraud/healthz").status_code == 200
+    assert asked("POST", "/fraud/predict", json={"rows": [GOOD]}).status_code == 200
+    problem(asked("GET", "/fraud2/healthz"), 404)
+    problem(asked("GET", "/fraud"), 404)
+
+
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
     [("GET", "/predict", "POST"), ("DELETE", "/predict", "POST"), ("OPTIONS", "/predict", "POST"),

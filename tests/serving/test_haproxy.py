@@ -21,6 +21,8 @@ frontend http_frontend
     bind 127.0.0.1:8000
     acl routes path -i /-/routes
 backend http-app
+    option httpchk GET /-/routes
+    http-check expect status 200
     server replica 127.0.0.1:30000 check
 backend default_backend
     http-request return status 404 content-type text/plain lf-string "Path not found."
@@ -98,3 +100,18 @@ def test_only_without_replicas_are_probes_answered_before_them() -> None:
     assert probes not in narrow(RAYS, idling) and probes not in narrow(both, idling)
     assert probes not in narrow(none, PLAIN)  # its replicas have died
     assert narrow(narrow(none, idling), idling) == narrow(none, idling)
+
+
+def test_in_a_cluster_replicas_are_asked_below_the_path_that_serve_knows() -> None:
+    below = replace(PLAIN, prefix="/toy")
+    backend = narrow(RAYS, below).split("backend http-app\n")[1]
+    assert backend.startswith("    http-request set-path /toy%[path]\n")
+    assert narrow(RAYS, below).count("set-path") == 1 and "set-path" not in narrow(RAYS, PLAIN)
+    assert narrow(narrow(RAYS, below), below) == narrow(RAYS, below)
+
+
+def test_a_port_that_another_model_took_is_no_replica() -> None:
+    (line,) = [each for each in narrow(RAYS, replace(PLAIN, prefix="/toy")).splitlines()
+               if "expect" in each]
+    assert line.strip() == 'http-check expect string \\"/toy\\"'
+    assert "http-check expect status 200" in narrow(RAYS, PLAIN)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from raymill.cluster import state
@@ -41,11 +42,23 @@ def cluster_down_verb(options: argparse.Namespace) -> None:
     """End the cluster and all of its processes."""
     from raymill.cluster.up import down
 
-    ended = down(Home.find().path)
+    home = Home.find().path
+    _end_services(home)
+    ended = down(home)
     if options.json:
         emit_json({"ok": True, "ended": ended.address})
     else:
         print(f"ended {ended.address}: {len(ended.nodes)} nodes, no process left")
+
+
+def _end_services(home: Path) -> None:
+    """In order, with what they have been asked; the end of the cluster would cut it short."""
+    from raymill.serving.service import status, stop
+
+    known = state.read(home)
+    for service in status(home):
+        if known is not None and service.cluster == known.address:
+            stop(home, service.name)
 
 
 def _show(options: argparse.Namespace, found: Any) -> None:

@@ -138,8 +138,8 @@ def _add_model_verbs(verbs: Any) -> None:
 
 def _add_serving_verbs(verbs: Any) -> None:
     serve = _verb(verbs, "serve", "serve a model: NAME; or status, stop, keys", "serve")
-    serve.usage = ("raymill serve NAME [--detach] [--set serving.A=B] | status [NAME] [--watch] | "
-                   "stop [NAME] | keys add HOLDER | keys list | keys revoke HOLDER [ID]")
+    serve.usage = ("raymill serve NAME [--detach] [--address auto] [--set serving.A=B] | "
+                   "status [NAME] [--watch] | stop [NAME] | keys add HOLDER | keys list | keys revoke HOLDER [ID]")
     serve.add_argument("name", metavar="NAME | status | stop | keys",
                        help="NAME, NAME@ALIAS or NAME:VERSION; or what to do with services")
     serve.add_argument("more", nargs="*", metavar="...",
@@ -147,8 +147,9 @@ def _add_serving_verbs(verbs: Any) -> None:
                        "list, or revoke HOLDER [ID] (without ID its oldest key)")
     serve.add_argument("--detach", action="store_true", help="serve in the background")
     serve.add_argument("--watch", action="store_true", help="for status: live, every second, with rates and latencies")
-    serve.add_argument("--address", help="local: a Ray of its own, whatever the spec's "
-                       "cluster.address or RAY_ADDRESS say (no cluster can be named)")
+    serve.add_argument("--address", help="the cluster on this machine that has the replicas: auto or "
+                       "host:port; local: a Ray of their own (default: the spec's cluster.address, "
+                       "else RAY_ADDRESS, else local)")
     serve.add_argument("--tracking", metavar="URI", help="MLflow's URI (default: the home's)")
     _add_set(serve, "override a key of the spec's serving, like serving.port=8001 (repeatable)")
     predict = _verb(verbs, "predict", "ask a served model", "serve")

@@ -63,10 +63,10 @@ def _status(options: argparse.Namespace) -> None:
     if options.json:
         emit_json({"ok": True, "services": found})
     elif found:
-        emit_table("services", ["name", "version", "state", "replicas", "wanted", "url"], [
-            [s["name"], s["version"], s["state"], s["replicas"], s["target"], s["url"]]
-            for s in found
-        ])
+        where = ["cluster"] if any(s["cluster"] for s in found) else []
+        keys = ["name", "version", "state", "replicas", "target", "url", *where]
+        titles = ["name", "version", "state", "replicas", "wanted", "url", *where]
+        emit_table("services", titles, [[s[key] for key in keys] for s in found])
     else:
         print("no service runs; start one: raymill serve NAME --detach")
 
