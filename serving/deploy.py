@@ -23,6 +23,7 @@ from .pace import Pace
 from .plan import Plan
 from .scaling import autoscaling
 from .spec import ServingSpec
+from .whole import answer_in_one_piece
 
 DEPLOYMENT = "Replica"
 CAUSE = "cause"  # the file that says why a replica did not start
@@ -35,6 +36,7 @@ class Replica:
     def __init__(self, order: Order, load: Load) -> None:
         os.umask(0o077)
         _close_replica_port(Path(order.folder))
+        answer_in_one_piece()
         os.environ[METRICS] = str(Path(order.folder) / "metrics")
         logging.getLogger("raymill.serving").addHandler(_log(order))
         # Only now: prometheus_client settles at its import whether replicas share their counts.
