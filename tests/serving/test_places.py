@@ -89,7 +89,7 @@ def replicas(home: Path, name: str) -> dict[int, list[psutil.Process]]:
     return found
 
 
-def until(condition: Callable[[], object], limit_s: float = 60) -> None:
+def until(condition: Callable[[], object], limit_s: float = 120) -> None:
     end = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < end, "not within the time"
