@@ -68,4 +68,4 @@ def answer_in_one_piece() -> None:
             await plain(cycle, message)
 
     Cycle.raymill_head = b""  # type: ignore[attr-defined]
-    Cycle.send = send  # type: ignore[method-assign]
+    Cycle.send = send  # type: ignore[assignment, method-assign]
