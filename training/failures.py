@@ -17,6 +17,7 @@ from .job import TrainJob
 # Of errors that torch has no class for: a peer that is gone, or a device that fails.
 _OUTSIDE = ("gloo", "NCCL", "nccl", "onnection", "ocket", "imed out", "imeout", "CUDA error",
             "process group", "cuDNN error", "killed by signal")
+_UNUSED = "parameters that were not used in producing loss"  # as DDP says it
 GOES_ON = "The same command goes on from the last checkpoint."
 
 
@@ -49,6 +50,12 @@ def may_pass(error: BaseException) -> bool:
 
 def raised(error: BaseException, rank: int) -> TrainingError:
     """An error of the code that trains: the project's own model or loop, or raymill's."""
+    if _UNUSED in str(error):
+        return TrainingError(Problem(
+            rule="with several workers every parameter must get a gradient in each step",
+            got=f"some that got none on rank {rank}",
+            cure="raymill check SPEC --train names them. Use them in forward, or do not make them; "
+                 "those that stay as they are take requires_grad_(False)."))
     return TrainingError(Problem(
         rule="the code that trains must not raise",
         got=f"{type(error).__name__}: {last_line(error)} on rank {rank}", where=_place(error),

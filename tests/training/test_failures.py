@@ -10,7 +10,7 @@ import torch
 from ray.train import WorkerGroupError
 
 from raymill.errors import TrainingError
-from raymill.training.failures import is_out_of_memory, lost, may_pass
+from raymill.training.failures import is_out_of_memory, lost, may_pass, raised
 from raymill.training.loop import fit
 from raymill.training.session import InlineSession
 from raymill.training.shard import Shard
@@ -60,6 +60,14 @@ def test_memory_that_runs_out_before_the_first_step_is_told(
 ])
 def test_an_error_of_the_codes_own_is_not_tried_again(error: Exception, passes: bool) -> None:
     assert may_pass(error) is passes
+
+
+def test_parameters_without_gradients_are_told_with_the_cure() -> None:
+    said = RuntimeError("Expected to have finished reduction in the prior iteration. This error "
+                        "indicates that your module has parameters that were not used in producing "
+                        "loss.\nIn addition, you can set TORCH_DISTRIBUTED_DEBUG")
+    (problem,) = raised(said, 1).problems
+    assert problem.got == "some that got none on rank 1" and "check SPEC --train" in problem.cure
 
 
 def test_a_worker_that_rays_monitor_ended_is_told_as_out_of_memory() -> None:
