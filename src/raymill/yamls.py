@@ -117,14 +117,18 @@ def read_yaml(path: Path, what: str = "a spec", cure: str = "") -> tuple[dict[st
 
 def _distinct(error: ValidationError) -> Iterator[Any]:
     """One error a place: a union reports one for each of its members. Where a member that is meant
-    has one further within, those of the others say nothing."""
+    has one further within, those of the others say nothing; one of words that would do is the last
+    choice, but for forms that the value does not have."""
     items = [(_place(item), item) for item in error.errors(include_url=False)]
     around = {place[:depth] for place, _ in items for depth in range(len(place))}
-    seen = set[Place]()
+    told: dict[Place, Any] = {}
     for place, item in items:
-        if place not in seen | around:
-            seen.add(place)
-            yield item
+        before = told.get(place)
+        if place not in around and (before is None or (
+                before["type"] == "literal_error"
+                and not item["type"].endswith(("_type", "_parsing", "literal_error")))):
+            told[place] = item
+    yield from told.values()
 
 
 def _place(item: Any) -> Place:

@@ -52,6 +52,7 @@ def test_an_override_that_is_refused_names_itself() -> None:
 @pytest.mark.parametrize(("override", "said"), [
     ('training.workers={"min": 3, "max": 2}', "training.workers.min: min must not be above"),
     ("training.batch_size=0", "training.batch_size: input should be greater"),
+    ("training.watchdog=5x", "training.watchdog: .*duration"),
     ('training.class_weights={"yes": -1}', "training.class_weights.yes: input should be greater"),
 ])
 def test_a_value_of_several_forms_is_refused_once_where_it_is_wrong(
