@@ -42,13 +42,17 @@ class _NotInSnapshots:
 
 @dataclass
 class Teller:
-    """Closes trials in the ledger, and tells everybody."""
+    """Closes trials in the ledger, and tells everybody.
+
+    `broke` is what a callback raised: it ends the search, and whoever runs it raises it again.
+    """
 
     ledger: Ledger
     budget: Budget
     space: Space
     notify: Notify
     callbacks: list[Callback] = field(default_factory=list)
+    broke: Exception | None = None
 
     def running(self, number: int, drawn: dict[str, Any], again: Sequence[int]) -> None:
         """A trial begins, or goes on for the cut-off ones that it runs `again`, the last first."""
@@ -66,10 +70,16 @@ class Teller:
         tell_trial(self.notify, record.number, record.state, record.params, value=record.value,
                    epoch=max(record.values, default=0), cause=record.cause or record.origin)
         self.budget.news()
+        self._call(record.number)
+
+    def _call(self, number: int) -> None:
         study = self.ledger.study
-        for callback in self.callbacks:
-            callback(study, study.get_trials()[record.number])
-        if study.stopped:
+        try:  # Tune would take what is raised here for a fault of the trial
+            for callback in self.callbacks if self.broke is None else ():
+                callback(study, study.get_trials()[number])
+        except Exception as error:  # noqa: BLE001 - the user's own code
+            self.broke = error
+        if study.stopped or self.broke is not None:
             self.budget.stop("a callback")
 
 

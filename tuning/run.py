@@ -57,6 +57,7 @@ def run_trials(ledger: Ledger, what: What, tuning: TuningSpec, prepared: Prepare
 
     Raises:
         KeyboardInterrupt: Ctrl-C; what ran is run again by the next call.
+        Exception: what a callback raised; likewise.
     """
     base = what.base
     room = plan(tuning, base.training, [n["Resources"] for n in ray.nodes() if n["Alive"]])
@@ -86,6 +87,8 @@ def run_trials(ledger: Ledger, what: What, tuning: TuningSpec, prepared: Prepare
             _settle(teller)
     if kept is not None:
         kept.sweep(ledger.cut_short())
+    if teller.broke is not None:
+        raise teller.broke
     if ledger.remaining and not budget.ended_by:
         raise KeyboardInterrupt
     return budget.ended_by or "tuning.trials"
@@ -147,8 +150,9 @@ def _sweeper(room: Plan) -> Any:
 
 
 def _settle(teller: Teller) -> None:
-    """Close the trials that were running when Tune stopped: a budget was used up, or Ctrl-C."""
-    ledger, why = teller.ledger, teller.budget.ended_by
+    """Close the trials that were running when Tune stopped: a budget was used up, a callback
+    raised, or Ctrl-C."""
+    ledger, why = teller.ledger, teller.budget.ended_by if teller.broke is None else ""
     for number in ledger.live:
         if why and ledger.best(number) is not None and not ledger.objectives.several:
             teller.end(number, "complete", f"cut short by {why}")

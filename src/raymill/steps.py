@@ -126,6 +126,7 @@ def search(work: Work, data: Prepared, own: Own | None = None) -> SearchOutcome:
     page = work.run.path / "search.html"
     page.write_text(render_search(f"{spec.name}: the search", _search_data(outcome)), "utf-8")
     work.record("artifact", path=str(page), folder="search")
+    note(work.notify, f"the search as a page: {page}")
     return outcome
 
 

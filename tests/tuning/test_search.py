@@ -201,6 +201,23 @@ def test_a_callback_stops_a_search_and_an_own_sampler_draws_it(
     assert again.ended_by == "tuning.trials"
 
 
+def test_what_a_callback_raises_ends_the_search_which_then_goes_on(
+    run: Callable[..., SearchResult]
+) -> None:
+    seen: list[int] = []
+
+    def breaks(study: object, trial: optuna.trial.FrozenTrial) -> None:
+        seen.append(trial.number)
+        raise ZeroDivisionError("mine")
+
+    tuning = TuningSpec(trials=3, concurrency=1, space={"model.noise": NOISES})
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        run(tuning, own=Own(callbacks=[breaks]))
+    assert seen == [0]
+    result = run(tuning)
+    assert result.resumed == 1 and [t.state for t in result.trials] == ["complete"] * 3
+
+
 def test_a_population_goes_on_with_weights_and_varies_the_rest(
     run: Callable[..., SearchResult], tmp_path: Path
 ) -> None:
