@@ -18,6 +18,8 @@ import ray
 
 from .order import Order
 
+Replicas = tuple[tuple[str, str, int], ...]
+"""Name, host and port of each."""
 START_S = 60.0
 _LOOK_S, _ANSWER_S = 0.2, 5.0
 _HEALTH = "/-/routes"  # tells of which application a replica is; see haproxy.py
@@ -27,8 +29,8 @@ class Front:
     """Runs HAProxy in a thread of its own, from `start` to `stop`.
 
     Args:
-        controller: Serve's. spare: the port of Serve's own proxy, which holds the requests that come
-            while no replica answers.
+        controller: Serve's. spare: the port of Serve's own proxy, which holds the requests that
+            come while no replica answers.
     """
 
     def __init__(self, order: Order, controller: Any, spare: int) -> None:
@@ -62,7 +64,8 @@ class Front:
             self._ready.set()
 
     async def _follow(self) -> None:
-        api, known = self._api(), None
+        api = self._api()
+        known: Replicas | None = None
         while not self._ended.is_set():
             found = await self._replicas()
             try:
@@ -74,7 +77,9 @@ class Front:
             await asyncio.sleep(_LOOK_S)
         await api.stop()
 
-    async def _apply(self, api: Any, found: Replicas | None, known: Replicas | None) -> Any:
+    async def _apply(
+        self, api: Any, found: Replicas | None, known: Replicas | None
+    ) -> Replicas | None:
         """HAProxy at `found`; what it then knows."""
         if found is not None and found != known:
             api.set_backend_configs({"http-app": self._backend(found)})
@@ -94,7 +99,7 @@ class Front:
         return HAProxyApi(HAProxyConfig(http_options=options, is_head=True, metrics_enabled=False))
 
     async def _replicas(self) -> Replicas | None:
-        """Name, host and port of each that answers; None: the controller does not."""
+        """Those that run; None: the controller does not answer."""
         with suppress(ray.exceptions.RayError, asyncio.TimeoutError):
             groups = await asyncio.wait_for(self._controller.get_target_groups.remote(
                 self._order.name, from_proxy_manager=True), _ANSWER_S)
@@ -113,6 +118,3 @@ class Front:
             name="http-app", path_prefix="/", app_name=self._order.name, servers=servers,
             fallback_server=ServerConfig("spare", "127.0.0.1", self._spare),
             http_health_check_path=_HEALTH)
-
-
-Replicas = tuple[tuple[str, str, int], ...]
