@@ -35,6 +35,8 @@ test: $(STAMP)  ## lint, types, unit and integration tests; ARGS="tests/data -x"
 	wait $$types && exit $$tests
 
 bench: $(STAMP)  ## figures: ours beside the floor or the peer; NAME=ingest for one
+	$(BIN)/python -c 'import litserve' 2>/dev/null || $(BIN)/python -m pip install --quiet \
+	  --disable-pip-version-check --constraint constraints.txt litserve
 	$(BIN)/python -m benchmarks $(NAME)
 
 chaos: $(STAMP)  ## faults: what was injected, what survived; NAME=bundle-flip for one

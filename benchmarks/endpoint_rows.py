@@ -2,86 +2,25 @@
 
 28 features, MLP 28-256-256-1, two replicas where there are CPUs, the client on the same machine;
 ours with every guard. The peer is what `mlflow models serve` runs: MLflow's own scoring app with
-the same model as a pyfunc, one uvicorn process, asked by `/invocations` with the rows as
+the network as a pyfunc, one uvicorn process, asked by `/invocations` with the rows as
 `dataframe_split`. The goal: 60,000 rows/s in JSON and 300,000 in Arrow.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.harness import Figure, scale
 from benchmarks.load import Load, drive
-from benchmarks.served import arrow_body, json_body, plain_bundle, port_of, rows_of, service
-from raymill.ports import free_port
+from benchmarks.peers import answering
+from benchmarks.served import arrow_body, json_body, plain_bundle, port_of, service, split_body
 from raymill.serving.protocols.arrow import ARROW
 
 ROWS, CONNECTIONS = 256, 8
 JSON_GOAL, ARROW_GOAL = 60_000, 300_000
-
-PEER = """
-import sys
-import mlflow
-import torch
-import uvicorn
-from mlflow.pyfunc.scoring_server import init
-from raymill.training.bundle import Bundle
-from raymill.training.predictor import Predictor
-
-torch.set_num_threads(1)
-
-
-class Model(mlflow.pyfunc.PythonModel):
-    def load_context(self, context):
-        self.predictor = Predictor(Bundle.open(sys.argv[1]))
-
-    def predict(self, context, frame, params=None):
-        return self.predictor.predict_frame(frame)
-
-
-path = sys.argv[3]
-mlflow.pyfunc.save_model(path, python_model=Model())
-uvicorn.run(init(mlflow.pyfunc.load_model(path)), host="127.0.0.1", port=int(sys.argv[2]),
-            log_level="error", access_log=False)
-"""
-
-
-def split_body(count: int) -> bytes:
-    rows = rows_of(count)
-    data = [list(row.values()) for row in rows.to_pylist()]
-    return json.dumps({"dataframe_split": {"columns": rows.column_names, "data": data}}).encode()
-
-
-@contextmanager
-def mlflow_server(bundle: Path, folder: Path) -> Iterator[int]:
-    """MLflow's scoring app, answering; its port."""
-    port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", PEER, str(bundle), str(port), str(folder / "pyfunc")],
-        env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL,
-    )
-    try:
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=1).close()
-                break
-            except (urllib.error.URLError, ConnectionError):
-                time.sleep(0.2)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 def measure(port: int, body: bytes, path: str, kind: str = "application/json") -> Load:
@@ -96,7 +35,7 @@ def run() -> Figure:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         bundle = plain_bundle(folder)
-        with mlflow_server(bundle.path, folder) as port:
+        with answering("mlflow_app", "/ping") as port:
             peer = measure(port, split_body(ROWS), "/invocations")
         with service(bundle, folder / "home") as served:
             port = port_of(served)

@@ -28,8 +28,11 @@ async def _client(
             writer.write(request)
             head = await reader.readuntil(b"\r\n\r\n")
             fields = head.lower()
-            length = int(fields.split(b"content-length:")[1].split(b"\r\n")[0])
-            await reader.readexactly(length)
+            if b"transfer-encoding: chunked" in fields:
+                await reader.readuntil(b"\r\n0\r\n\r\n")
+            else:
+                length = int(fields.split(b"content-length:")[1].split(b"\r\n")[0])
+                await reader.readexactly(length)
             if head.split(b" ", 2)[1] == b"200":
                 seconds.append(time.perf_counter() - started)
             else:

@@ -87,6 +87,13 @@ def two() -> dict[str, int]:
     return {"min": count, "max": count}
 
 
+def split_body(count: int) -> bytes:
+    """The same rows in MLflow's `dataframe_split`."""
+    rows = rows_of(count)
+    data = [list(row.values()) for row in rows.to_pylist()]
+    return json.dumps({"dataframe_split": {"columns": rows.column_names, "data": data}}).encode()
+
+
 @contextmanager
 def service(
     bundle: Bundle, home: Path, *, cluster: str = "", **spec: Any
