@@ -116,8 +116,8 @@ def commit() -> str:
         return subprocess.run(["git", "-C", str(RESULTS.parent), *words], capture_output=True,
                               text=True, check=False).stdout.strip()
 
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", ":!benchmarks/results",
-                  ":!benchmarks/RESULTS.md")
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ":(top,exclude)benchmarks/results",
+                  ":(top,exclude)benchmarks/RESULTS.md")
     return git("rev-parse", "--short=7", "HEAD") + ("+" if changed else "")
 
 

@@ -101,8 +101,9 @@ class ArrowStream:
 
     def _whole(self, table: pa.Table) -> pa.Table:
         """With a column of nulls for each nullable one that was left out."""
+        there = frozenset(table.column_names)
         for name, rule in self._rules.items():
-            if name not in table.column_names:
+            if name not in there:
                 table = table.append_column(name, pa.nulls(len(table), rule.arrow))
         return table
 
