@@ -45,6 +45,13 @@ def fit(
     learner). Every epoch is a boosting of its own on what the trees so far leave, with a seed of
     its own: so one that goes on from a checkpoint grows the very trees that an unbroken one does.
     """
+    return grown(job, train, validation, session, notify).result()
+
+
+def grown(
+    job: TrainJob, train: Shard, validation: Shard, session: Session, notify: Notify
+) -> Boosting:
+    """The run of `fit`, come to its end."""
     with connected(session.rank, session.world_size) as network:
         boosting = Boosting(job, train, validation, session, notify, network)
         try:
@@ -56,7 +63,7 @@ def fit(
             boosting.shelf.abandon()
             raise
         boosting.shelf.close()
-    return boosting.result()
+    return boosting
 
 
 class Boosting:
@@ -122,13 +129,21 @@ class Boosting:
         Raises:
             TrainingError: no epoch was finished.
         """
-        progress, folder = self.progress, self.session.folder
+        progress = self.progress
         if progress.best is None:
             raise TrainingError("training must finish an epoch")
+        return self._result(progress.best_epoch, progress.best_checkpoint, self.best)
+
+    def latest(self) -> FitResult:
+        """The last epoch's, whatever its metrics."""
+        return self._result(self.progress.epoch, self.shelf.number - 1, self.model.state_dict())
+
+    def _result(self, epoch: int, number: int, weights: dict[str, Tensor]) -> FitResult:
+        progress, folder = self.progress, self.session.folder
         return FitResult(
-            best=progress.history[progress.best_epoch - 1], best_epoch=progress.best_epoch,
-            epochs=progress.epoch, history=progress.history, weights={} if folder else self.best,
-            checkpoint=at(folder, progress.best_checkpoint) if folder else None,
+            best=progress.history[epoch - 1], best_epoch=epoch, epochs=progress.epoch,
+            history=progress.history, weights={} if folder else weights,
+            checkpoint=at(folder, number) if folder else None,
             resumes=progress.resumes, offset=self.balance.offset)
 
     @property

@@ -25,6 +25,7 @@ from .strategy import like
 from .tensors import bytes_of, to_host, write_tensors
 
 CHECKPOINTS = "checkpoints"  # the folder of a run's or a trial's
+REGROWN = "regrown"  # the folder of those of a last training on all rows, beside it
 _NAME = re.compile(r"ckpt-(\d{8})")
 MODEL, OPTIMIZER, RANKS, EMA = "model", "optimizer", "ranks", "ema"
 TensorGroup = Mapping[str, Tensor]

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from raymill.events import Event, Notify, ignore, note
 from raymill.signals import deferred
 
 from .background import Background
-from .checkpoint import CHECKPOINTS
+from .checkpoint import CHECKPOINTS, REGROWN
 from .devices import usable_gpus
 from .failures import last_line, lost, may_pass, raised
 from .gpus import idle, workers_on
@@ -31,6 +31,7 @@ from .loop import fit
 from .loopback import LoopbackTorch
 from .mailbox import Beat, Letters, Mailbox
 from .placement import SPLITS, Rows, place_rows, shard_of
+from .regrowing import Silent, regrow, regrows
 from .result import FitResult, as_dict, from_dict
 from .session import Interrupted, pick_device
 from .watchdog import Watchdog, dump_on_signal, stack_file
@@ -69,14 +70,15 @@ def train(
     """
     job, share = _share(job, notify)
     rows = place_rows(prepared, job.training.workers, notify)
-    return train_rows(job, rows, share, out, notify, store)
+    return train_rows(job, rows, share, out, notify, store, last=True)
 
 
 def train_rows(
     job: TrainJob, rows: Rows, share: Share, out: Path, notify: Notify = ignore,
-    store: Store | None = None,
+    store: Store | None = None, *, last: bool = False,
 ) -> FitResult:
-    """`train` on rows that are placed already, each worker with `share`."""
+    """`train` on rows that are placed already, each worker with `share`; what is no `last` training
+    is to be judged by the validation rows, so it is not regrown."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     if len(ray.nodes()) == 1:  # nobody drains the only node
@@ -89,7 +91,7 @@ def train_rows(
         job, work = mirrored.sent(job, store), mirrored.scratch(store)
     mailbox = ray.remote(num_cpus=0, max_restarts=3)(Mailbox).remote()
     config = {"job": job.to_dict(), "folder": str(out), "threads": share.threads,
-              "mailbox": mailbox, "rows": rows.held, "store": store}
+              "mailbox": mailbox, "rows": rows.held, "store": store, "last": last}
     watchdog = Watchdog(job.training.watchdog, work, notify)
     trainer = _trainer(job, config, share, rows, out)
     try:
@@ -98,7 +100,7 @@ def train_rows(
         if fatal := ray.get(mailbox.cause.remote()):
             raise fatal
         result = from_dict(value)
-        return result if store is None else mirrored.arrived(result, store / CHECKPOINTS, out)
+        return result if store is None else mirrored.arrived(result, store, out)
     except ray.train.TrainingFailedError as error:
         if fatal := ray.get(mailbox.cause.remote()):
             raise fatal from None
@@ -302,14 +304,14 @@ def _work(config: dict[str, Any]) -> dict[str, Any] | None:
     torch.set_num_threads(config["threads"])
     rank, out = context.get_world_rank(), Path(config["folder"])
     store: Store | None = config["store"]
-    checkpoints = out / CHECKPOINTS
+    place = out
     if store is not None:
         from . import mirrored
 
-        out, store = mirrored.scratch(store), store / CHECKPOINTS
-        checkpoints = out / f"rank-{rank}"
+        out = mirrored.scratch(store)
+        place = out / f"rank-{rank}"
     session = _RaySession(
-        folder=checkpoints, store=store,
+        folder=place / CHECKPOINTS, store=store and store / CHECKPOINTS,
         device=pick_device(job.training.gpu, context.get_local_rank()),
         rank=rank, world_size=context.get_world_size(), mailbox=mailbox,
     )
@@ -323,6 +325,10 @@ def _work(config: dict[str, Any]) -> dict[str, Any] | None:
             train_shard, validation = (
                 shard_of(config["rows"], split, rank, job.training.seed) for split in SPLITS)
             result = fit(job, train_shard, validation, session, mailbox.send.remote)
+            if config["last"] and regrows(job):
+                silent = Silent(session, place / REGROWN, store and store / REGROWN)
+                result = replace(result, regrown=regrow(job, train_shard, validation, silent,
+                                                        mailbox.send.remote, result))
         except Interrupted:
             return INTERRUPTED
         except Exception as error:
@@ -336,5 +342,5 @@ def _work(config: dict[str, Any]) -> dict[str, Any] | None:
         finally:
             ray.get(mailbox.rest.remote())
     if store is not None:
-        mirrored.clear(checkpoints)
+        mirrored.clear(place)
     return as_dict(result)

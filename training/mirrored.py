@@ -98,12 +98,17 @@ def copied(uri: str) -> Path:
 
 
 def arrived(result: FitResult, store: Store, out: Path) -> FitResult:
-    """A worker's result, with the checkpoint on this machine, below `out`."""
+    """A worker's result, with what it published in `store` on this machine, below `out`."""
+    regrown = result.regrown and _brought_from(store, checkpoint.REGROWN, out, result.regrown)
+    return replace(_brought_from(store, checkpoint.CHECKPOINTS, out, result), regrown=regrown)
+
+
+def _brought_from(store: Store, folder: str, out: Path, result: FitResult) -> FitResult:
     name = result.checkpoint.name if result.checkpoint is not None else ""
     number = checkpoint.number_of(name)
     if number is None:
         return result
-    return replace(result, checkpoint=bring(store, number, out / checkpoint.CHECKPOINTS))
+    return replace(result, checkpoint=bring(store / folder, number, out / folder))
 
 
 def clear(folder: Path) -> None:

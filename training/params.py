@@ -170,6 +170,9 @@ class GBDTParams(Part):
     """Penalty on leaves' squares."""
     bins: Annotated[int, Field(ge=2, le=65_535)] = 511
     """Values that a number is told apart by, at most."""
+    regrow: bool = True
+    """Once the best number of rounds is known, grow them again on the validation rows too; this is
+    the model, and the threshold is chosen by the one before it."""
 
 
 FAMILY_PARAMS: dict[str, type[Part]] = {

@@ -76,6 +76,16 @@ class Shard:
             self.tensors[name] = parts[0] if len(parts) == 1 else torch.cat(parts)
         self.rows = self.taken = len(self.tensors[TARGET]) if filled else 0
 
+    @classmethod
+    def joined(cls, first: Shard, second: Shard) -> Shard:
+        """The rows of both, in this order; a copy."""
+        other = copy(first)
+        other.tensors = {name: torch.cat([tensor, second.tensors[name]])
+                         for name, tensor in first.tensors.items()
+                         } if first.rows and second.rows else {**first.tensors, **second.tensors}
+        other.rows = other.taken = first.rows + second.rows
+        return other
+
     @property
     def bytes(self) -> int:
         return sum(tensor.nbytes for tensor in self.tensors.values())

@@ -183,6 +183,9 @@ def field_type(path: str, family: str, place: Place) -> Any:
     if path in _NOT_SEARCHED:
         raise PlacedError(f"{path} can't be searched: it says how training runs, not what comes "
                           "out", *place, cure=_TAKE_OUT)
+    if path == "model.regrow":
+        raise PlacedError(f"{path} can't be searched: it comes after the search, so no trial can "
+                          "tell", *place, cure=_TAKE_OUT)
     room, _, field = path.partition(".")
     if room in _ELSEWHERE:
         raise PlacedError(f"{path} can't be searched: {_ELSEWHERE[room]}", *place, cure=_TAKE_OUT)

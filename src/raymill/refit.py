@@ -38,6 +38,8 @@ class Trained:
         job, weights: of the model. metrics: of its best epoch. history: one dict an epoch.
         members: the trials whose predictions are averaged; empty for a model of its own.
         resumes, offset: see `training.result.FitResult`.
+        last: the model itself, where it was trained again on all rows: its weights and offset. The
+            other attributes are then of the one before, which the validation rows can judge.
     """
 
     job: TrainJob
@@ -48,6 +50,7 @@ class Trained:
     members: list[int] = field(default_factory=list)
     resumes: list[dict[str, Any]] = field(default_factory=list)
     offset: tuple[float, ...] = ()
+    last: tuple[Mapping[str, Tensor], tuple[float, ...]] | None = None
 
 
 def refit(work: Work, data: Prepared, job: TrainJob, found: SearchOutcome, folder: Path) -> Trained:
@@ -91,8 +94,12 @@ def _fitted(work: Work, data: Prepared, job: TrainJob, folder: Path) -> Trained:
         note(work.notify, f"checkpoints are published in {store}")
     fitted = train_distributed(job, data, folder / "train", work.notify, store)
     assert fitted.checkpoint is not None, "Ray Train's session keeps checkpoints"
+    last = None
+    if fitted.regrown is not None:
+        assert fitted.regrown.checkpoint is not None
+        last = load_weights(fitted.regrown.checkpoint), fitted.regrown.offset
     return Trained(job, load_weights(fitted.checkpoint), fitted.best, fitted.history,
-                   fitted.best_epoch, resumes=fitted.resumes, offset=fitted.offset)
+                   fitted.best_epoch, resumes=fitted.resumes, offset=fitted.offset, last=last)
 
 
 def _begun(work: Work, job: TrainJob, found: SearchOutcome) -> TrainJob:
@@ -191,7 +198,7 @@ def _better(
         note(work.notify, f"{told}{why}: the best stays alone")
         return alone
     note(work.notify, f"{told}: the average is the model")
-    return replace(alone, job=together, weights=weights,
+    return replace(alone, job=together, weights=weights, last=None,
                    metrics={f"val_{name}": value for name, value in average.items()},
                    members=[number for number, _, _ in others])
 

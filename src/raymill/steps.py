@@ -155,8 +155,8 @@ def train(work: Work, data: Prepared, found: SearchOutcome) -> TrainOutcome:
         draft = write_bundle(folder / "draft", made.job, made.weights, data, {}, info, made.offset)
         predictor = Predictor(draft, factories=factories)
         objective = {"metric": job.metric, **_threshold(work, data, predictor)}
-        final = write_bundle(folder / "bundle", made.job, made.weights, data, objective, info,
-                             made.offset)
+        weights, offset = made.last or (made.weights, made.offset)
+        final = write_bundle(folder / "bundle", made.job, weights, data, objective, info, offset)
         return {"digest": final.digest, "family": made.job.family,
                 "params": made.job.params, "metrics": made.metrics, "history": made.history,
                 "resumes": made.resumes, "seconds": time.monotonic() - began}

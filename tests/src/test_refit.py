@@ -140,6 +140,24 @@ def test_scratch_trains_anew_and_checkpoint_begins_with_the_winners_weights(
     assert begun.history[0]["val_loss"] < scratch.history[0]["val_loss"]
 
 
+def test_what_was_trained_again_on_all_rows_is_the_last(
+    refitted: Any, found: SearchOutcome, data: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def twice(job: TrainJob, data: Any, out: Path, notify: Notify) -> FitResult:
+        again = trained(job.with_training(seed=1), data, out / "again", notify)
+        return replace(trained(job, data, out, notify), regrown=again)
+
+    once = refitted(found)
+    monkeypatch.setattr(module, "train_distributed", twice)
+    made = refitted(found)
+    assert once.last is None
+    assert made.last is not None
+    assert all(torch.equal(made.weights[name], once.weights[name]) for name in once.weights)
+    assert any(not torch.equal(made.last[0][name], once.weights[name]) for name in once.weights)
+    averaged = refitted(found, ensemble=3)
+    assert averaged.last is None or not averaged.members
+
+
 def test_an_average_is_the_model_only_where_it_is_better(
     refitted: Any, found: SearchOutcome
 ) -> None:

@@ -11,14 +11,16 @@ import torch
 
 from raymill.data.schema import InputSchema
 from raymill.errors import ArtifactError, SpecError
-from raymill.events import Event
+from raymill.events import Event, ignore
 from raymill.training.bundle import Bundle, write
-from raymill.training.checkpoint import load_weights
+from raymill.training.checkpoint import at, load_weights, numbers
 from raymill.training.families.gbdt import GBDT
 from raymill.training.job import TrainJob, make_job
 from raymill.training.loop import fit
 from raymill.training.predictor import Predictor
+from raymill.training.regrowing import Silent, regrow, regrows
 from raymill.training.session import InlineSession
+from raymill.training.session import Interrupted as Asked
 from raymill.training.shard import Shard
 from raymill.training.spec import ModelSpec, TrainingSpec
 from raymill.training.testing import CATEGORIES, IMAGES, NUMBERS, TABLE, random_batch
@@ -233,3 +235,49 @@ def test_what_it_cannot_do_is_refused(
 ) -> None:
     with pytest.raises(SpecError, match=words):
         fit(job(schema, **training), *shards(VALUES), InlineSession())
+
+
+def test_it_is_grown_again_on_all_rows(tmp_path: Path) -> None:
+    train, validation = shards(BINARY, 200)
+    seen: list[Event] = []
+    session = InlineSession(tmp_path / "checkpoints")
+    first = fit(job(patience=1), train, validation, session)
+    silent = Silent(session, tmp_path / "regrown")
+    last = regrow(job(patience=1), train, validation, silent, seen.append, first)
+    rounds = int(first.history[first.best_epoch - 1]["trees"])
+    assert first.checkpoint is not None
+    assert last.checkpoint is not None
+    assert len(last.history) == first.best_epoch
+    assert last.history[-1]["trees"] == rounds
+    same = fit(job(model={"rounds": rounds}, epochs=first.best_epoch, patience=None),
+               Shard.joined(train, validation), validation, InlineSession(tmp_path / "same"))
+    assert load_weights(last.checkpoint).keys() == load_weights(first.checkpoint).keys()
+    again = at(tmp_path / "same", max(numbers(tmp_path / "same")))
+    assert same.history[-1]["trees"] == rounds
+    for name, tensor in load_weights(last.checkpoint).items():
+        assert torch.equal(tensor, load_weights(again)[name])
+    assert [event.kind for event in seen] == ["note"]
+    assert f"{train.rows + validation.rows} rows" in str(seen[0].data)
+
+
+def test_an_unfinished_regrowing_goes_on(tmp_path: Path) -> None:
+    train, validation = shards(BINARY, 200)
+    session = InlineSession(tmp_path / "first")
+    first = fit(job(), train, validation, session)
+    whole, cut = Silent(session, tmp_path / "whole"), Silent(session, tmp_path / "cut")
+    unbroken = regrow(job(), train, validation, whole, ignore, first)
+    session.stopping = True
+    with pytest.raises(Asked):
+        regrow(job(), train, validation, cut, ignore, first)
+    session.stopping = False
+    resumed = regrow(job(), train, validation, cut, ignore, first)
+    assert unbroken.checkpoint is not None
+    assert resumed.checkpoint is not None
+    assert [r["exact"] for r in resumed.resumes] == ["bitwise"]
+    for name, tensor in load_weights(unbroken.checkpoint).items():
+        assert torch.equal(tensor, load_weights(resumed.checkpoint)[name])
+
+
+def test_who_does_not_want_it_is_not_regrown() -> None:
+    assert regrows(job())
+    assert not regrows(job(model={"regrow": False}))

@@ -67,6 +67,11 @@ def test_how_training_runs_is_not_searched(field: str) -> None:
         space_for("mlp", space)
 
 
+def test_what_comes_after_the_search_is_not_searched() -> None:
+    with pytest.raises(UsageError, match=r"model\.regrow can't be searched: it comes after"):
+        space_for("gbdt", {"model.regrow": Dimension(choice=[True, False])})
+
+
 def test_what_the_spec_states_is_left_out_of_a_default_space_only() -> None:
     model = ModelSpec.model_validate({"family": "mlp", "width": 64})
     stated = stated_fields(model, TrainingSpec(lr=2e-3, epochs=3))
