@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,6 +34,7 @@ from .placement import SPLITS, Rows, place_rows, shard_of
 from .regrowing import Silent, regrow, regrows
 from .result import FitResult, as_dict, from_dict
 from .session import Interrupted, pick_device
+from .shares import cpu_share
 from .watchdog import Watchdog, dump_on_signal, stack_file
 
 if TYPE_CHECKING:
@@ -181,11 +182,7 @@ class Share:
 
 
 def _share(job: TrainJob, notify: Notify) -> tuple[TrainJob, Share]:
-    """The job with the workers that it gets, and an equal share of the cluster for each.
-
-    Ray counts less than that for a worker: Ray Data's own tasks would wait for ever where no CPU is
-    left.
-    """
+    """The job with the workers that it gets, and an equal share of the cluster for each."""
     resources, training = ray.cluster_resources(), job.training
     gpus = int(resources.get("GPU", 0))
     on = workers_on(gpus, training)
@@ -201,22 +198,9 @@ def _share(job: TrainJob, notify: Notify) -> tuple[TrainJob, Share]:
     if gpu:
         job = job.with_training(workers=on)
         training = job.training
-    needed = training.most_workers
     nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
-    share = training.cpus_per_worker or even_share(nodes, needed)
-    counted = training.cpus_per_worker or (share - 1 if share >= 2 else share / 2)
-    if not isinstance(training.workers, int):
-        counted = max(1, int(share))  # Ray's elastic groups need whole ones
+    share, counted = cpu_share(training, nodes)
     return job, Share(threads=max(1, int(share)), cpus=counted, gpus=1 if gpu else 0)
-
-
-def even_share(nodes: Sequence[float], workers: int) -> float:
-    """The most CPUs that each of `workers` can have, each on one of the machines with `nodes`
-    CPUs."""
-    shares = {cpus / parts for cpus in nodes for parts in range(1, workers + 1) if cpus > 0}
-    fitting = [share for share in shares
-               if sum(int(cpus / share + 1e-9) for cpus in nodes) >= workers]
-    return max(fitting, default=1.0)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from raymill.errors import Problem, UsageError
 from raymill.serving.spec import ServingSpec
 from raymill.spec import Spec
 from raymill.training.gpus import idle, workers_on
+from raymill.training.shares import cpu_share
 from raymill.training.spec import TrainingSpec
 from raymill.tuning.capacity import Resources
 from raymill.tuning.capacity import plan as plan_search
@@ -143,23 +144,28 @@ def _train(
             rule="training.gpu: require needs a GPU a worker",
             got=f"{workers} workers x 1 GPU = {workers} GPUs, the cluster has {gpus:g}",
             cure="Lower training.workers, or set training.gpu to auto."))
-    each = training.cpus_per_worker
-    if each is not None:
-        fits = sum(math.floor(node.get("CPU", 0) / each + 1e-9) for node in nodes)
+    computing = training if on is None else training.model_copy(update={"workers": on})
+    _, counted = cpu_share(computing, [node.get("CPU", 0) for node in nodes])
+    ranged = not isinstance(training.workers, int)
+    if training.cpus_per_worker is not None or ranged:
+        fits = sum(math.floor(node.get("CPU", 0) / counted + 1e-9) for node in nodes)
         if fits < workers:
             largest = max((node.get("CPU", 0) for node in nodes), default=0)
+            whole = " (a range of workers takes whole CPUs)" if ranged else ""
             problems.append(Problem(
                 rule="the workers of the training must fit the cluster, or they wait for ever",
-                got=f"{workers} workers x {each:g} CPUs = {workers * each:g} CPUs, but the "
-                    f"machines hold {fits} such workers ({cpus:g} CPUs, at most {largest:g} each)",
-                cure="Lower training.workers or training.cpus_per_worker."))
+                got=f"{workers} workers x {counted:g} CPUs{whole} = {workers * counted:g} CPUs, but "
+                    f"the machines hold {fits} such workers ({cpus:g} CPUs, at most {largest:g} "
+                    "each)",
+                cure="Lower training.workers.min or training.cpus_per_worker." if ranged else
+                     "Lower training.workers or training.cpus_per_worker."))
     if training.batch_size != "auto" and training.batch_size < workers:
         problems.append(Problem(
             rule="training.batch_size is shared out over the workers, at least a row each",
             got=f"{training.batch_size} rows for {workers} workers",
             cure="Raise training.batch_size, or lower training.workers."))
-    return StagePlan("train", workers, workers, each or cpus / workers, 0 if on is None else 1,
-                     (workers + 1) * PROCESS_MB, idle(gpus, training))
+    return StagePlan("train", workers, workers, training.cpus_per_worker or cpus / workers,
+                     0 if on is None else 1, (workers + 1) * PROCESS_MB, idle(gpus, training))
 
 
 def _serve(
