@@ -69,6 +69,15 @@ class Order:
         return cls(**data | {"workers": [Node(**node) for node in data["workers"]]})
 
 
+def raylet(node: Node, object_store_mb: int) -> list[str]:
+    """The command of a node, without `--head` or `--address=`."""
+    return [sys.executable, "-c", _RAY, "start", "--block", "--disable-usage-stats",
+            "--node-ip-address=127.0.0.1", f"--num-cpus={node.cpus}", f"--num-gpus={node.gpus}",
+            f"--node-name={node.name}", "--min-worker-port=0", "--max-worker-port=0",
+            "--dashboard-agent-listen-port=0",
+            f"--object-store-memory={object_store_mb * 2**20}"]
+
+
 class Keeper:
     """Starts the raylets, watches them, ends them."""
 
@@ -145,11 +154,7 @@ class Keeper:
                       os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             child = subprocess.Popen(
-                [sys.executable, "-c", _RAY, "start", "--block", "--disable-usage-stats",
-                 "--node-ip-address=127.0.0.1", f"--num-cpus={node.cpus}",
-                 f"--num-gpus={node.gpus}", f"--node-name={node.name}",
-                 "--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0",
-                 f"--object-store-memory={self.order.object_store_mb * 2**20}", *arguments],
+                [*raylet(node, self.order.object_store_mb), *arguments],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )
         finally:

@@ -204,20 +204,27 @@ def _fill(
 def _scored(left: list[int], made: dict[str, Any], workers: int | None) -> Iterator[Done]:
     if not left:
         return
-    size = min(workers or max(1, int(ray.cluster_resources().get("CPU", 1))), len(left))
+    pool = pool_sizes(workers, ray.cluster_resources().get("CPU", 1), len(left))
     context = DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     dataset = ray.data.from_items(
         [{"unit": index} for index in left], override_num_blocks=len(left)
     ).map_batches(
         Worker, batch_size=1, fn_constructor_kwargs=made, num_cpus=1,
-        compute=ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=2),
+        compute=ActorPoolStrategy(**pool, max_tasks_in_flight_per_actor=2),
     )
     try:
         for row in dataset.iter_rows():
             yield Done.from_json(row["done"])
     except RayError as error:
         raise _own(error) or error from None
+
+
+def pool_sizes(workers: int | None, cpus: float, units: int) -> dict[str, int]:
+    """The sizes of the pool of scorers: one a CPU, and more on the CPUs that are added later; or
+    as many as were asked for."""
+    least = min(workers or max(1, int(cpus)), units)
+    return {"min_size": least, "max_size": least if workers else units}
 
 
 def _own(error: BaseException | None) -> RaymillError | None:

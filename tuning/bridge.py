@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from typing import Any
 from pydantic import ValidationError
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
-from ray.tune.search import Searcher
+from ray.tune.search import ConcurrencyLimiter, Searcher
 
-from raymill.errors import RaymillError, TrainingError
+from raymill.errors import RaymillError, TrainingError, UsageError
 from raymill.events import Event, Notify, note, warn
 from raymill.training.job import TrainJob
 
@@ -29,6 +30,7 @@ from .space import decode
 from .trial import EPOCH, FAILED, FINISHED, MEASURES, METRICS, OBJECTIVE, PLACE
 from .walk import Space
 
+LOOK_S = 2.0  # how often the machines are counted again
 MakeJob = Callable[[dict[str, Any]], TrainJob]
 
 
@@ -123,6 +125,23 @@ class LedgerSearcher(_NotInSnapshots, Searcher):  # type: ignore[misc]
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: the journal is the state."""
+
+
+class Room(_NotInSnapshots, ConcurrencyLimiter):  # type: ignore[misc]
+    """As many trials at once as the machines hold that are there now: some may have been lost, or
+    added, since the search began."""
+
+    def __init__(self, searcher: Searcher, trials: int, count: Callable[[], int]) -> None:
+        super().__init__(searcher, max_concurrent=trials)
+        self._count, self._looked = count, time.monotonic()
+
+    def suggest(self, trial_id: str) -> Any:
+        """The searcher's, or None while the machines are full."""
+        if time.monotonic() - self._looked >= LOOK_S:
+            with suppress(UsageError):  # not even one has room now: what runs goes on, or waits
+                self.max_concurrent = self._count()
+            self._looked = time.monotonic()
+        return super().suggest(trial_id)
 
 
 class Watch(_NotInSnapshots, tune.Callback):  # type: ignore[misc]

@@ -19,8 +19,9 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from raymill.events import Notify, note
 from raymill.stores import Store
+from raymill.training.spec import TrainingSpec
 
-from .bridge import Ends, LedgerScheduler, LedgerSearcher, Teller, Watch
+from .bridge import Ends, LedgerScheduler, LedgerSearcher, Room, Teller, Watch
 from .budget import Budget
 from .capacity import Plan, plan
 from .inherited import inherited
@@ -60,7 +61,7 @@ def run_trials(ledger: Ledger, what: What, tuning: TuningSpec, prepared: Prepare
         Exception: what a callback raised; likewise.
     """
     base = what.base
-    room = plan(tuning, base.training, [n["Resources"] for n in ray.nodes() if n["Alive"]])
+    room = _room(tuning, base.training)
     budget = Budget(tuning.budget, ledger, room.cpu * room.workers, room.gpu * room.workers, began)
     if budget.ended_by:
         return budget.ended_by
@@ -94,6 +95,11 @@ def run_trials(ledger: Ledger, what: What, tuning: TuningSpec, prepared: Prepare
     return budget.ended_by or "tuning.trials"
 
 
+def _room(tuning: TuningSpec, training: TrainingSpec) -> Plan:
+    """The plan on the machines that are there now."""
+    return plan(tuning, training, [n["Resources"] for n in ray.nodes() if n["Alive"]])
+
+
 def _kept(ledger: Ledger, tuning: TuningSpec, trials: Places) -> Kept:
     """What is kept of the checkpoints of trials that have ended: where something is made of them,
     those of all where the winner need not have the best value, as of several objectives or under
@@ -111,10 +117,10 @@ def _tuner(run: Trainable, ledger: Ledger, what: What, tuning: TuningSpec, room:
     return tune.Tuner(
         tune.with_resources(run, room.driver),
         tune_config=tune.TuneConfig(
-            search_alg=LedgerSearcher(ledger, what.job, teller),
+            search_alg=Room(LedgerSearcher(ledger, what.job, teller), room.trials,
+                            lambda: _room(tuning, what.base.training).trials),
             scheduler=_scheduler(ledger, what, tuning, own),
             num_samples=ledger.remaining,
-            max_concurrent_trials=room.trials,
             reuse_actors=room.workers == 1,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,

@@ -17,7 +17,7 @@ import pytest
 from raymill.data.chunks import Chunk
 from raymill.data.source import discover
 from raymill.errors import DataError, UsageError
-from raymill.serving.score import ScoreOptions, score
+from raymill.serving.score import ScoreOptions, pool_sizes, score
 from raymill.serving.score_book import opened
 from raymill.serving.score_units import QUARANTINE, Done, Layout, Unit, Worker, cut
 from raymill.training.bundle import Bundle
@@ -56,6 +56,13 @@ def test_units_hold_every_row_once(tmp_path: Path) -> None:
     units = cut([chunk], rows=4)
     assert [(unit.low, unit.high) for unit in units] == [(0, 4), (4, 8), (8, None)]
     assert len({unit.part for unit in units}) == 3
+
+
+def test_the_pool_may_grow_onto_added_machines_but_not_beyond_what_was_asked_for() -> None:
+    assert pool_sizes(None, 4.0, 30) == {"min_size": 4, "max_size": 30}
+    assert pool_sizes(None, 4.0, 3) == {"min_size": 3, "max_size": 3}
+    assert pool_sizes(2, 4.0, 30) == {"min_size": 2, "max_size": 2}
+    assert pool_sizes(None, 0.0, 1) == {"min_size": 1, "max_size": 1}
 
 
 @pytest.mark.parametrize("format", ["parquet", "csv", "jsonl"])

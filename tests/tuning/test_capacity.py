@@ -1,10 +1,14 @@
 """The plan of a search: what fits is counted, what would deadlock is refused with the sum."""
 
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
+from ray.tune.search import Searcher
 
 from raymill.errors import UsageError
 from raymill.training.spec import TrainingSpec
+from raymill.tuning import bridge
 from raymill.tuning.capacity import Plan, plan, trial_gpu
 from raymill.tuning.spec import TrialResources, TuningSpec
 
@@ -69,3 +73,32 @@ def test_a_trial_takes_a_gpu_where_there_is_one() -> None:
 def test_a_worker_of_a_trial_computes_on_one_gpu(gpu: float) -> None:
     with pytest.raises(ValidationError, match="raise workers"):
         TrialResources(gpu=gpu)
+
+
+class Numbers(Searcher):  # type: ignore[misc]
+    def suggest(self, trial_id: str) -> dict[str, Any]:
+        return {"number": int(trial_id)}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        pass
+
+
+def test_a_running_search_takes_the_room_of_added_machines_and_gives_up_that_of_lost_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nodes = [{"CPU": 1}]
+    monkeypatch.setattr(bridge, "LOOK_S", 0.0)
+    room = bridge.Room(Numbers(), 1, lambda: planned(nodes).trials)
+    assert room.suggest("0") == {"number": 0}
+    assert room.suggest("1") is None
+    nodes.append({"CPU": 1})
+    assert room.suggest("1") == {"number": 1}
+    assert room.suggest("2") is None
+    nodes[:] = [{"CPU": 1}]
+    room.on_trial_complete("0")
+    assert room.suggest("2") is None
+    nodes.clear()  # not even one: what runs is left alone
+    room.on_trial_complete("1")
+    assert room.suggest("2") == {"number": 2}
