@@ -9,18 +9,14 @@ from typing import Any
 
 import pytest
 
+from benchmarks.plan import BOXES, PROJECTS
+from benchmarks.plan_cases import BOX, GPU, IMPOSSIBLE, TWO, node
+from benchmarks.plan_cases import FEASIBLE as COMPLETED
 from raymill import pipeline
 from raymill.cli.main import main
 from raymill.errors import UsageError
 from raymill.plan import Plan, declared_nodes, make
-from raymill.spec import spec_from
-
-GB = 2**30
-
-
-def node(cpus: float = 4, gpus: float = 0, memory_gb: float = 16) -> dict[str, float]:
-    return {"CPU": cpus, "GPU": gpus, "memory": memory_gb * GB,
-            "object_store_memory": 0.3 * memory_gb * GB}
+from raymill.spec import load_spec, spec_from
 
 
 def planned(nodes: list[dict[str, float]], data_mb: float | None = 10, **parts: Any) -> Plan:
@@ -28,41 +24,6 @@ def planned(nodes: list[dict[str, float]], data_mb: float | None = 10, **parts: 
     return make(spec, nodes, data_mb)
 
 
-BOX, TWO, GPU = [node()], [node(2), node(2)], [node(8, 2)]
-IMPOSSIBLE: list[tuple[str, list[dict[str, float]], dict[str, Any], str]] = [
-    ("a trial of more CPUs than there are", BOX, {"tuning": {"resources": {"cpu": 5}}}, "5 CPUs"),
-    ("a trial larger than any machine", TWO, {"tuning": {"resources": {"cpu": 3}}}, "largest 2"),
-    ("a trial of many workers", BOX, {"tuning": {"resources": {"workers": 5}}}, "= 5 CPUs"),
-    ("workers of a trial that no machine holds", TWO,
-     {"tuning": {"resources": {"workers": 2, "cpu": 3}}}, "= 6 CPUs"),
-    ("a trial with a GPU that is not there", BOX, {"tuning": {"resources": {"gpu": 1}}}, "1 GPU"),
-    ("a trial of more GPUs than there are", GPU, {"tuning": {"resources": {"workers": 4, "gpu": 1}}},
-     "4 GPUs"),
-    ("data CPUs that leave none", BOX, {"tuning": {"resources": {"data_cpu": 4}}}, "kept for data"),
-    ("GPUs required of none", BOX, {"training": {"gpu": "require"}, "tuning": {"trials": 0}},
-     "1 workers x 1 GPU"),
-    ("more GPUs required than there are", GPU,
-     {"training": {"gpu": "require", "workers": 3}, "tuning": {"trials": 0}}, "= 3 GPUs"),
-    ("a search that requires a GPU of none", BOX, {"training": {"gpu": "require"}}, "no GPU"),
-    ("workers of more CPUs than there are", BOX,
-     {"training": {"workers": 3, "cpus_per_worker": 2}}, "= 6 CPUs"),
-    ("workers that no machine holds", TWO,
-     {"training": {"workers": 1, "cpus_per_worker": 3}}, "at most 2 each"),
-    ("workers that fit in sum only", [node(3), node(3)],
-     {"training": {"workers": 3, "cpus_per_worker": 2}}, "hold 2 such workers"),
-    ("one worker on an empty cluster", [node(0)], {"training": {"cpus_per_worker": 1}}, "0 CPU"),
-    ("fewer rows a batch than workers", BOX, {"training": {"workers": 4, "batch_size": 2}},
-     "2 rows for 4 workers"),
-    ("more replicas than CPUs", BOX,
-     {"serving": {"replicas": {"min": 9, "max": 9}}}, "9 replicas x 0.5 CPUs = 4.5"),
-    ("a replica larger than any machine", TWO, {"serving": {"cpus_per_replica": 3}}, "room for 0"),
-    ("an object store that leaves no memory", [
-        {**node(), "object_store_memory": 15.5 * GB}], {}, "of memory"),
-    ("trials that fill the memory", [node(64, memory_gb=8)],
-     {"tuning": {"trials": 64}}, "64 processes x 350 MB"),
-    ("workers that fill the memory", [node(64, memory_gb=4)],
-     {"training": {"workers": 32}, "tuning": {"trials": 0}}, "33 processes x 350 MB"),
-]
 FEASIBLE: list[tuple[list[dict[str, float]], dict[str, Any]]] = [
     (BOX, {}), (TWO, {}), (GPU, {}), ([node(1)], {}),
     (BOX, {"tuning": {"resources": {"cpu": 4}}}),
@@ -99,6 +60,26 @@ def test_the_feasible_is_accepted(nodes: list[dict[str, float]], parts: dict[str
     plan = planned(nodes, **parts)
     assert plan.problems == []
     plan.require()
+
+
+@pytest.mark.parametrize("training", [
+    {"workers": {"min": 5, "max": 8}}, {"workers": {"min": 5, "max": 5}, "cpus_per_worker": 0.5}])
+def test_a_range_whose_fewest_workers_have_no_room_is_refused(training: dict[str, Any]) -> None:
+    """Ray counts whole CPUs for them, and would wait for ever."""
+    [problem] = planned(BOX, training=training).problems
+    assert "5 workers x 1 CPUs (a range of workers takes whole CPUs)" in problem.got
+    assert planned(BOX, training={"workers": {"min": 4, "max": 8}}).problems == []
+
+
+def test_what_the_figure_completes_is_accepted_on_its_machines(tmp_path: Path) -> None:
+    """The figure itself runs them to their end."""
+    shapes = {name: [node(box["cpus"], box["gpus"])] for name, box in BOXES.items()}
+    shapes["raylets"] = [node(0), node(1), node(1), node(1)]
+    assert len({case.name for case in COMPLETED}) == len(IMPOSSIBLE) == 20
+    for case in COMPLETED:
+        (tmp_path / "spec.yaml").write_text(PROJECTS[case.rows])
+        spec = load_spec(tmp_path / "spec.yaml", [f"{k}={v}" for k, v in case.settings.items()])
+        assert make(spec, shapes[case.machines]).problems == [], case.name
 
 
 def test_a_plan_says_what_waits_and_what_spills() -> None:
