@@ -39,6 +39,7 @@ from raymill.cluster.local import ray_session
 from raymill.cluster.spec import ClusterSpec
 from raymill.cluster.up import down, up
 from raymill.errors import RaymillError
+from raymill.events import Event
 from raymill.plan import make
 from raymill.ports import free_port
 from raymill.serving.client import predict
@@ -188,8 +189,18 @@ def limited(seconds: int) -> Iterator[None]:
 
 
 def accepted(case: Feasible, folder: Path, settings: list[str]) -> dict[str, Any]:
-    """Plan a case by the verb, and run it to its end on the machines that are there."""
-    settings = [*settings, *(f"{key}={value}" for key, value in case.settings.items())]
+    """Plan a case by the verb, and run it to its end on the machines that are there.
+
+    Each has seeds of its own: else it would take over what another has trained with other workers.
+    """
+    seed, kept = FEASIBLE.index(case), []
+    settings = [*settings, f"training.seed={seed}", f"tuning.seed={seed}",
+                *(f"{key}={value}" for key, value in case.settings.items())]
+
+    def hear(event: Event) -> None:
+        if event.kind == "stage" and event.data["status"] == "skipped":
+            kept.append(event.data["name"])
+
     spec, said, began = folder / f"{case.rows}.yaml", io.StringIO(), time.monotonic()
     sets = [part for each in settings for part in ("--set", each)]
     with contextlib.redirect_stdout(said):
@@ -198,13 +209,14 @@ def accepted(case: Feasible, folder: Path, settings: list[str]) -> dict[str, Any
                              "ok": False}
     try:
         with limited(LIMIT_S):
-            result = raymill.run(raymill.load_spec(spec, settings))
+            result = raymill.run(raymill.load_spec(spec, settings), notify=hear)
     except (RaymillError, TimeoutError) as error:
         return found | {"said": f"{type(error).__name__}: {error}"[:800]}
     states = [trial["state"] for trial in result.search.trials]
     stages = json.loads(said.getvalue())["stages"]
     return found | {
-        "ok": code == 0 and result.version > 0 and "failed" not in states,
+        "ok": code == 0 and result.version > 0 and "failed" not in states
+        and not {"search", "train"} & set(kept), "skipped": kept,
         "at_once": {stage["name"]: stage["at_once"] for stage in stages},
         "trials": len(states), "version": result.version,
         "seconds": round(time.monotonic() - began, 1)}
