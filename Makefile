@@ -34,12 +34,15 @@ test: $(STAMP)  ## lint, types, unit and integration tests; ARGS="tests/data -x"
 	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder $(ARGS); tests=$$?; \
 	wait $$types && exit $$tests
 
+BENCH := $(BIN)/python -c 'import litserve, schemathesis' 2>/dev/null || $(BIN)/python -m pip install \
+  --quiet --disable-pip-version-check --constraint constraints.txt litserve schemathesis
+
 bench: $(STAMP)  ## figures: ours beside the floor or the peer; NAME=ingest for one
-	$(BIN)/python -c 'import litserve' 2>/dev/null || $(BIN)/python -m pip install --quiet \
-	  --disable-pip-version-check --constraint constraints.txt litserve
+	$(BENCH)
 	$(BIN)/python -m benchmarks $(NAME)
 
 chaos: $(STAMP)  ## faults: what was injected, what survived; NAME=bundle-flip for one
+	$(BENCH)
 	$(BIN)/python -m benchmarks.chaos $(NAME)
 
 docs: $(STAMP)  ## the spec's JSON Schema, and RESULTS.md from the measured figures

@@ -223,7 +223,7 @@ def _other_protocols(
     return {
         "/invocations": _post("MLflow scoring", anything, {"dataframe_records": [row]}),
         f"{model}/infer": _post("Open Inference Protocol v2", anything, infer(contract, row)),
-        "/ping": _page("MLflow's health check", "text/plain"),
+        "/ping": _page("MLflow's health check", "application/json"),
         "/v2": _page("Open Inference Protocol: the server"),
         "/v2/health/live": _page("Open Inference Protocol: the process is alive"),
         "/v2/health/ready": _page("Open Inference Protocol: the model answers"),
