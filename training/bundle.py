@@ -9,13 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from raymill.data.contract import Contract
 from raymill.data.schema import InputSchema
 from raymill.data.transform import Transform
-from raymill.errors import ArtifactError, Problem
+from raymill.errors import ArtifactError, Problem, TrainingError
 
 from .balance import Shifted
 from .bundle_files import FORMAT, read_bundle
@@ -132,6 +133,9 @@ def write(
     the model's output (see `balance`).
 
     Equal inputs give an equal digest: nothing in a bundle depends on the time or the place.
+
+    Raises:
+        TrainingError: the disk is full, or can't be written.
     """
     model = {"format": FORMAT, "family": job.family, "params": job.params,
              "schema": job.schema.to_dict(), "training": job.training.model_dump(mode="json")}
@@ -153,4 +157,11 @@ def write(
             text = json.dumps(part, indent=1, sort_keys=True, ensure_ascii=False)
             (folder / f"{name}.json").write_text(text, encoding="utf-8")
 
-    return Bundle.open(write_folder(dest, fill, {"kind": "bundle", "format": FORMAT}))
+    try:
+        written = write_folder(dest, fill, {"kind": "bundle", "format": FORMAT})
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(Problem(
+            rule="a bundle must fit on the disk, and be written", got=str(error),
+            where=str(dest.parent),
+            cure="Free some space and run the same command: it goes on.")) from error
+    return Bundle.open(written)

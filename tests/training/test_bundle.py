@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from safetensors import SafetensorError
 
 from raymill.data.schema import InputSchema
-from raymill.errors import ArtifactError, DataError, UsageError
+from raymill.errors import ArtifactError, DataError, TrainingError, UsageError
 from raymill.training.bundle import Bundle, write
 from raymill.training.factories import allow, allowed, load_object
 from raymill.training.model import build_model
@@ -67,6 +68,21 @@ def test_equal_models_have_equal_digests(tmp_path: Path) -> None:
 def test_it_holds_safetensors_and_json_only(tmp_path: Path) -> None:
     names = {path.suffix for path in bundle(tmp_path).path.iterdir()}
     assert names == {".safetensors", ".json"}
+
+
+def test_a_full_disk_is_told_and_leaves_what_stood_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = bundle(tmp_path)
+
+    def full(*_: Any) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("raymill.training.bundle.save_file", full)
+    with pytest.raises(TrainingError, match=r"No space left on device .* Free some space"):
+        bundle(tmp_path, threshold=0.1)
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    assert Bundle.open(tmp_path / "bundle").digest == written.digest
 
 
 @pytest.mark.parametrize("name", [
