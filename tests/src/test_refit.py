@@ -143,7 +143,7 @@ def test_scratch_trains_anew_and_checkpoint_begins_with_the_winners_weights(
 def test_what_was_trained_again_on_all_rows_is_the_last(
     refitted: Any, found: SearchOutcome, data: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def twice(job: TrainJob, data: Any, out: Path, notify: Notify) -> FitResult:
+    def twice(job: TrainJob, data: Any, out: Path, notify: Notify, store: None) -> FitResult:
         again = trained(job.with_training(seed=1), data, out / "again", notify)
         return replace(trained(job, data, out, notify), regrown=again)
 

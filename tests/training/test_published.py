@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from raymill.errors import ArtifactError, TrainingError, UsageError
 from raymill.events import Event
@@ -138,10 +139,12 @@ def test_another_machine_goes_on_as_if_there_had_been_one(
 KILLED = """
 import sys
 from pathlib import Path
+import torch
 from raymill.stores import store_at
 from raymill.training.loop import fit
 from raymill.training.session import InlineSession
 from tests.training.samples import job, shards
+torch.set_num_threads(int(sys.argv[3]))
 fit(job(), *shards(), InlineSession(Path(sys.argv[1]), store=store_at(sys.argv[2])))
 """
 
@@ -151,7 +154,8 @@ def test_a_kill_within_an_upload_leaves_no_checkpoint_that_is_believed(
 ) -> None:
     monkeypatch.setenv("RAYMILL_FAIL", "store.before_manifest:kill@3")
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'src'}")
-    done = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "one", str(store)],
+    threads = str(torch.get_num_threads())
+    done = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "one", str(store), threads],
                           check=False, capture_output=True, text=True)
     assert done.returncode == -9, done.stderr
     assert numbers(tmp_path / "one") == [3, 2] and mirrored.numbers(store) == [2, 1]
